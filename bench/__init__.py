@@ -1,0 +1,1 @@
+"""Measurements: what the server costs, with the commands that measured it."""

@@ -1,0 +1,165 @@
+"""The configuration: typed keys of one TOML file, and how a mistake in it is explained.
+
+Promises: without a file everything has a working default; an unknown key or a bad value is a
+`ConfigError` that names the file, the key path, what was expected and the nearest valid key.
+Nothing here reads the environment or starts anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from rtserver.limits import Limits
+
+__all__ = ["Config", "ConfigError", "LogConfig", "Namespace", "load_config", "parse_listen"]
+
+DEFAULT_PORT = 7370
+DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
+DEFAULT_DATA = "rtserver-data"
+
+Role = Literal["anonymous", "user", "service", "admin"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text says where, why and what to write instead."""
+
+
+class Namespace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the channels of one namespace (the text before the first colon) behave."""
+
+    history_count: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
+    history_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
+    history_ms: Annotated[int, Meta(ge=0)] = 600_000
+    idle_ms: Annotated[int, Meta(ge=1_000)] = 86_400_000  # empty and untouched so long: forgotten
+    subscribe: Role = "service"  # the least role that may subscribe and read the history
+
+
+class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The append-only log and the snapshots."""
+
+    segment_bytes: Annotated[int, Meta(ge=64 * 1024)] = 64 * 1024 * 1024
+    sync_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 50  # of `logged` writes
+    snapshot_after_bytes: Annotated[int, Meta(ge=64 * 1024)] = 512 * 1024 * 1024
+    archive_bytes: Annotated[int, Meta(ge=0)] = 4 * 1024 * 1024 * 1024
+    archive_days: Annotated[int, Meta(ge=0)] = 30
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration; each field is a key or a table of the file."""
+
+    listen: str = DEFAULT_LISTEN
+    data: str = DEFAULT_DATA
+    log: LogConfig = LogConfig()
+    limits: Limits = Limits()
+    namespaces: dict[str, Namespace] = {}
+
+
+def load_config(path: Path | None) -> Config:
+    """The configuration in a file, or the defaults. Raises ConfigError."""
+    if path is None:
+        return Config()
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    try:
+        config = msgspec.convert(tree, Config)
+        check_config(config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(str(error), tree)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def check_config(config: Config) -> None:
+    """The relations between keys. Raises ConfigError."""
+    needed = config.limits.turn_log_bytes_max + 2 * config.limits.frame_bytes_max
+    if config.log.segment_bytes < needed:
+        raise ConfigError(
+            f"log.segment_bytes is {config.log.segment_bytes}, expected at least {needed}: one turn"
+            " (limits.turn_log_bytes_max) and two frames (limits.frame_bytes_max) must fit"
+        )
+    if config.limits.outbox_hard_bytes <= config.limits.outbox_soft_bytes:
+        raise ConfigError("limits.outbox_hard_bytes must be more than limits.outbox_soft_bytes")
+    parse_listen(config.listen)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """(host, port) of "HOST:PORT"; port 0 takes a free one. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"listen is {text!r}, expected HOST:PORT such as {DEFAULT_LISTEN}")
+    return host, int(port)
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*?)`(?: - at `\$?\.?(?P<at>.*)`)?")
+_BAD = re.compile(r"(?P<why>.*?) - at `\$\.?(?P<at>.*)`$")
+
+
+def _explain(message: str, tree: dict[str, Any]) -> str:
+    """msgspec's validation message in terms of TOML keys."""
+    unknown = _UNKNOWN.match(message)
+    if unknown is not None:
+        return _explain_unknown(unknown["key"], _table(unknown["at"] or "", tree))
+    bad = _BAD.match(message)
+    if bad is None:
+        return message
+    path = _table(bad["at"], tree)
+    found = _lookup(tree, path)
+    expected = bad["why"].removeprefix("Expected ").replace("`", "")
+    if path[-1] == "subscribe":
+        expected = " or ".join(get_args(Role))
+    return f"{'.'.join(path)} is {found!r}, expected {expected}"
+
+
+def _explain_unknown(key: str, table: list[str]) -> str:
+    valid = _valid_keys(table)
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    path = ".".join([*table, key])
+    if near:
+        return f"{path} is not a key; did you mean {'.'.join([*table, near[0]])}?"
+    return f"{path} is not a key; expected one of {', '.join(sorted(valid))}"
+
+
+def _table(at: str, tree: dict[str, Any]) -> list[str]:
+    """The key path of msgspec's `a[...].b`; [...] stands for the one namespace that is wrong."""
+    path = [part for part in at.replace("[...]", ".*").split(".") if part]
+    return [_guilty_namespace(tree) if part == "*" else part for part in path]
+
+
+def _guilty_namespace(tree: dict[str, Any]) -> str:
+    for name, table in tree.get("namespaces", {}).items():
+        try:
+            msgspec.convert(table, Namespace)
+        except msgspec.ValidationError:
+            return str(name)
+    return "NAME"
+
+
+def _lookup(tree: Any, path: list[str]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _valid_keys(table: list[str]) -> list[str]:
+    kind: Any = Config
+    for key in table:
+        if kind is Config and key == "namespaces":
+            kind = dict
+        elif kind is dict:
+            kind = Namespace
+        else:
+            kind = get_type_hints(kind).get(key, Config)
+    return [] if kind is dict else [field.name for field in msgspec.structs.fields(kind)]

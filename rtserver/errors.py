@@ -1,0 +1,152 @@
+"""Every error and every close code the server can answer, one row each.
+
+Owns the numbers and names that clients depend on: a code is never reused or given another
+meaning. `protocol.md` and the SDK's error classes are generated from these two tables.
+
+Codes: 1xx the request, 2xx the state, 3xx limits and overload, 4xx rights, 5xx the server.
+Close codes: 4000-4499 reconnect and resume, 4500-4999 stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["CLOSES", "ERRORS", "CloseKind", "ErrorKind", "ProtocolError", "RtError"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """One row of the error table. `advice` is one line of what the caller should do."""
+
+    code: int
+    name: str
+    retryable: bool
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseKind:
+    """One row of the close table. `resume`: the client should reconnect and resume."""
+
+    code: int
+    name: str
+    advice: str
+
+    @property
+    def resume(self) -> bool:
+        return self.code < 4500
+
+
+ERRORS: dict[str, ErrorKind] = {}
+CLOSES: dict[str, CloseKind] = {}
+
+
+def _error(code: int, name: str, retryable: bool, advice: str) -> ErrorKind:
+    kind = ERRORS[name] = ErrorKind(code, name, retryable, advice)
+    return kind
+
+
+def _close(code: int, name: str, advice: str) -> CloseKind:
+    kind = CLOSES[name] = CloseKind(code, name, advice)
+    return kind
+
+
+# 1xx: the request itself
+PROTOCOL = _error(
+    100, "protocol_error", False, "Send frames as protocol.md section 2 describes them."
+)
+FRAME_TOO_LARGE = _error(101, "frame_too_large", False, "Split the request; hello tells the limit.")
+UNKNOWN_METHOD = _error(
+    102, "unknown_method", False, "Use a method that `help` lists; the server may be older."
+)
+INVALID_PARAMS = _error(
+    103, "invalid_params", False, "Correct the parameter that the message names."
+)
+INVALID_OPTION = _error(104, "invalid_option", False, "Correct the option that the message names.")
+KEY_REUSED = _error(
+    105, "key_reused", False, "Use a fresh idempotency key for a request with other arguments."
+)
+DUPLICATE = _error(
+    106, "duplicate", False, "Nothing to do: this key or source offset was applied before."
+)
+DEADLINE_EXCEEDED = _error(
+    107, "deadline_exceeded", True, "Nothing was done; send it again with a longer timeout_ms."
+)
+UNSUPPORTED_VERSION = _error(
+    108, "unsupported_version", False, "Use a protocol version that the message names."
+)
+
+# 2xx: the state
+NOT_FOUND = _error(200, "not_found", False, "Create it first, or correct the name.")
+CONFLICT = _error(
+    201, "conflict", False, "It exists with another meaning; use another name or delete it first."
+)
+LIMIT_REACHED = _error(202, "limit_reached", False, "Remove something first, or raise the limit.")
+OUT_OF_RANGE = _error(
+    203, "out_of_range", False, "Keep the result within what the message names; nothing changed."
+)
+BANNED = _error(204, "banned", False, "The member was banned from this board.")
+
+# 3xx: limits and overload
+OVERLOADED = _error(300, "overloaded", True, "Wait a moment, then send it again.")
+DISK_FULL = _error(
+    301, "disk_full", True, "Nothing was done; make room on the server's disk, then send it again."
+)
+TOO_MANY = _error(302, "too_many", False, "Ask for less at once; the message names the limit.")
+
+# 4xx: rights
+FORBIDDEN = _error(400, "forbidden", False, "Act with the role that the message names.")
+
+# 5xx: the server
+INTERNAL = _error(500, "internal_error", False, "A defect of the server; please report it.")
+OUTCOME_UNKNOWN = _error(
+    501,
+    "outcome_unknown",
+    True,
+    "It was applied but not yet synced; send it again with the same idempotency key.",
+)
+SHUTTING_DOWN = _error(502, "shutting_down", True, "Reconnect, then send it again.")
+
+# Close codes
+CLOSE_DRAIN = _close(4000, "drain", "The server stops or restarts; reconnect after the delay.")
+CLOSE_SLOW = _close(
+    4001, "slow_consumer", "You read too slowly and fell out of the history; reconnect and resume."
+)
+CLOSE_IDLE = _close(4002, "idle_timeout", "No bytes came within two heartbeats; reconnect.")
+CLOSE_TOO_MANY = _close(
+    4003, "too_many_connections", "The server has all the connections it takes; reconnect later."
+)
+CLOSE_PROTOCOL = _close(4500, "protocol_error", "Your client sent what it must not; mend it.")
+CLOSE_TOO_LARGE = _close(
+    4501, "frame_too_large", "Your client sent a larger frame than allowed; mend it."
+)
+
+
+class RtError(Exception):
+    """An error reply. `message` says which value was wrong and what was expected."""
+
+    def __init__(
+        self, kind: ErrorKind, message: str, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.details = details
+
+    def as_wire(self) -> list[Any]:
+        """The error as it travels in a reply: [code, name, message, details]."""
+        kind = self.kind
+        details = None if self.details is None else dict(self.details)
+        return [kind.code, kind.name, self.message, details]
+
+
+class ProtocolError(RtError):
+    """A frame that cannot be parsed: answered once, then the connection is closed."""
+
+    def __init__(
+        self, message: str, kind: ErrorKind = PROTOCOL, close: CloseKind = CLOSE_PROTOCOL
+    ) -> None:
+        super().__init__(kind, message)
+        self.close = close

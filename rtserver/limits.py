@@ -1,0 +1,77 @@
+"""Every bound of the server, in one place.
+
+Each field is a key of the `[limits]` table of the configuration. Nothing in the server grows
+beyond one of these; the comment says what happens at the bound. Sizes are bytes, times are
+milliseconds, unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "FRAME_BYTES_CEILING",
+    "INT64_MAX",
+    "INT64_MIN",
+    "LIST_DEFAULT",
+    "LIST_MAX",
+    "NAME_BYTES_MAX",
+    "NESTING_MAX",
+    "REPLY_BYTES_MAX",
+    "VECTOR_MAX",
+    "Limits",
+]
+
+# Fixed by the protocol: part of what clients may rely on, so not configurable.
+FRAME_BYTES_CEILING = 16 * 1024 * 1024  # so the first byte of a frame is never more than 1
+NESTING_MAX = 32
+NAME_BYTES_MAX = 255
+VECTOR_MAX = 1_000
+LIST_DEFAULT = 100
+LIST_MAX = 1_000
+REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
+INT64_MIN = -(2**63)
+INT64_MAX = 2**63 - 1
+
+Count = Annotated[int, Meta(ge=1)]
+Millis = Annotated[int, Meta(ge=0)]
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The configurable bounds with their defaults."""
+
+    # --- connections ---
+    connections_max: Count = 10_000  # beyond: closed with too_many_connections
+    frame_bytes_max: Annotated[int, Meta(ge=1024, le=FRAME_BYTES_CEILING)] = 1024 * 1024
+    inline_line_bytes_max: Annotated[int, Meta(ge=1024, le=FRAME_BYTES_CEILING)] = 64 * 1024
+    http_head_bytes_max: Annotated[int, Meta(ge=1024)] = 16 * 1024
+    http_request_ms_max: Annotated[int, Meta(ge=100)] = 5_000
+    subscriptions_per_connection_max: Count = 1_000  # beyond: limit_reached
+    replies_waiting_max: Count = 100_000  # synced replies a connection may wait for: then it waits
+
+    # --- outgoing bytes of one connection ---
+    outbox_soft_bytes: Count = 256 * 1024  # above: subscriptions become cursors, reading stops
+    outbox_hard_bytes: Count = 1024 * 1024  # above: closed with slow_consumer
+    outbox_stuck_ms: Annotated[int, Meta(ge=100)] = 10_000  # no byte taken so long: closed
+    outbox_total_bytes: Count = 1024 * 1024 * 1024  # all together: the fullest is closed
+
+    # --- a turn of the loop ---
+    turn_cost_max: Count = 4_000  # commands and items; the rest runs in the next turn
+    turn_ms_max: Annotated[int, Meta(ge=1)] = 6  # no new command starts later in the turn
+    connection_cost_per_turn: Count = 1_000
+    turn_log_bytes_max: Annotated[int, Meta(ge=4096)] = 4 * 1024 * 1024
+    timers_per_turn: Count = 1_000
+    reclaimed_per_turn: Count = 2_000  # entries of deleted structures freed a turn
+
+    # --- state ---
+    counters_max: Count = 50_000_000  # creation beyond: limit_reached
+    boards_max: Count = 100_000
+    board_members_max: Count = 100_000_000  # of one board
+    channels_max: Count = 1_000_000
+    history_total_bytes: Count = 256 * 1024 * 1024  # the longest untouched channel gives way
+    idempotency_keys_max: Count = 1_000_000  # beyond: keyed writes answer overloaded
+    idempotency_age_ms: Annotated[int, Meta(ge=1_000)] = 600_000
+    idempotency_client_age_ms: Annotated[int, Meta(ge=1_000)] = 86_400_000
+    sources_max: Count = 100_000  # [name, partition] pairs; beyond: limit_reached
