@@ -1,0 +1,293 @@
+"""What was answered before: idempotency keys and source offsets.
+
+Promises: a text key is remembered for its whole age, never less (a full table refuses new keyed
+writes instead); the key of an SDK connection, [client, n, done], is forgotten once the client
+has said that it heard the answer, and a number at or below `done` is never applied again. A
+source offset at or below the stored one was applied before. All of it is part of the state, so
+it survives a crash with the effects it belongs to. Costs: one digest and a few dictionary
+accesses a keyed write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+from rtserver.errors import DUPLICATE, KEY_REUSED, LIMIT_REACHED, OVERLOADED, RtError
+from rtserver.state.settings import Settings
+from rtserver.state.timers import Timers
+from rtserver.structs.sharded_map import ShardedMap
+
+__all__ = ["TIMER_KIND", "Answer", "Answers", "Key", "Source", "fingerprint"]
+
+Key = str | list[Any]  # text, or [client, n, done]
+Source = list[Any]  # [name, partition, offset]
+
+CLIENT_KEYS_MAX: Final = 10_000  # answers one SDK connection may leave unheard
+TIMER_KIND: Final = "answers"
+_FORGOTTEN_PER_TIMER = 500
+_CHUNK = 1_000
+
+
+def fingerprint(packed_call: bytes) -> bytes:
+    """16 bytes that tell whether two calls are the same."""
+    return hashlib.blake2b(packed_call, digest_size=16).digest()
+
+
+class Answer:
+    """A first success: what was called and what was answered (packed)."""
+
+    __slots__ = ("at", "call", "result")
+
+    def __init__(self, call: bytes, result: bytes, at: int) -> None:
+        self.call = call
+        self.result = result
+        self.at = at
+
+
+class _Client:
+    """The keys of one SDK connection."""
+
+    __slots__ = ("answers", "done", "used_at")
+
+    def __init__(self, now: int) -> None:
+        self.done = 0
+        self.answers: OrderedDict[int, Answer] = OrderedDict()
+        self.used_at = now
+
+
+class Answers:
+    """All remembered answers, scoped to who acts (`scope` is a user or a service, or "")."""
+
+    __slots__ = (
+        "_client_order",
+        "_clients",
+        "_order",
+        "_settings",
+        "_sources",
+        "_text",
+        "_timers",
+        "client_keys",
+        "keys_max",
+        "sources_max",
+    )
+
+    def __init__(self, settings: Settings, timers: Timers) -> None:
+        self._settings = settings
+        self._timers = timers
+        self._text: ShardedMap[Answer] = ShardedMap()
+        self._order: deque[str] = deque()  # the names in _text, oldest first
+        self._clients: ShardedMap[_Client] = ShardedMap()
+        self._client_order: deque[tuple[int, str]] = deque()  # (looked at or used, name)
+        self._sources: ShardedMap[int] = ShardedMap()
+        self.client_keys = 0
+        self.keys_max: int | None = None
+        self.sources_max: int | None = None
+
+    def __len__(self) -> int:
+        """Keys remembered now."""
+        return len(self._text) + self.client_keys
+
+    @property
+    def sources(self) -> int:
+        return len(self._sources)
+
+    # --- idempotency keys ---
+
+    def find(self, now: int, scope: str, key: Key, call: bytes) -> bytes | None:
+        """The packed result of the same call made before under this key, or None.
+
+        Raises RtError: key_reused for another call, duplicate for a number at or below `done`.
+        """
+        answer = self._find(now, scope, key)
+        if answer is None:
+            return None
+        if answer.call != call:
+            raise RtError(
+                KEY_REUSED, f"idempotency_key {key!r} belongs to a call with other arguments"
+            )
+        return answer.result
+
+    def _find(self, now: int, scope: str, key: Key) -> Answer | None:
+        if isinstance(key, str):
+            answer = self._text.get(_name(scope, key))
+            aged = answer is not None and now - answer.at >= self._settings.idempotency_age_ms
+            return None if aged else answer
+        client_id, number, _ = key
+        client = self._clients.get(_name(scope, client_id))
+        if client is None:
+            return None
+        if number <= client.done:
+            raise RtError(
+                DUPLICATE,
+                f"number {number} of client {client_id!r} is at or below {client.done}, which"
+                " was reported done",
+            )
+        return client.answers.get(number)
+
+    def check_room(self, scope: str, key: Key) -> None:
+        """Raises RtError overloaded where the answer of a new keyed write cannot be kept."""
+        if self.keys_max is not None and len(self) >= self.keys_max:
+            raise RtError(
+                OVERLOADED,
+                f"{len(self)} idempotency keys are remembered, at most {self.keys_max}"
+                " (limits.idempotency_keys_max); the oldest ones are forgotten with age",
+            )
+        if isinstance(key, str):
+            return
+        client = self._clients.get(_name(scope, key[0]))
+        if client is not None and len(client.answers) >= CLIENT_KEYS_MAX:
+            raise RtError(
+                OVERLOADED,
+                f"client {key[0]!r} has {len(client.answers)} answers not reported done, at most"
+                f" {CLIENT_KEYS_MAX}",
+            )
+
+    def remember(self, now: int, scope: str, key: Key, call: bytes, result: bytes) -> None:
+        """Keeps the first success of a keyed write."""
+        answer = Answer(call, result, now)
+        if isinstance(key, str):
+            name = _name(scope, key)
+            if name not in self._text:
+                if not self._order:
+                    due = now + self._settings.idempotency_age_ms
+                    self._timers.add(due, TIMER_KIND, "keys")
+                self._order.append(name)
+            self._text.insert(name, answer)
+            return
+        client_id, number, done = key
+        name = _name(scope, client_id)
+        client = self._clients.get(name)
+        if client is None:
+            client = _Client(now)
+            if not self._client_order:
+                due = now + self._settings.idempotency_client_age_ms
+                self._timers.add(due, TIMER_KIND, "clients")
+            self._clients.insert(name, client)
+            self._client_order.append((now, name))
+        client.used_at = now
+        self._forget_done(client, done)
+        client.answers[number] = answer
+        self.client_keys += 1
+
+    def _forget_done(self, client: _Client, done: int) -> None:
+        if done <= client.done:
+            return
+        client.done = done
+        answers = client.answers
+        while answers:
+            number = next(iter(answers))
+            if number > done:
+                return
+            del answers[number]
+            self.client_keys -= 1
+
+    # --- forgetting, by logged timers only ---
+
+    def fire(self, now: int, what: str) -> None:
+        """Forgets a slice of what is past its age, and asks to be called again."""
+        again = self._forget_keys(now) if what == "keys" else self._forget_clients(now)
+        if again is not None:
+            self._timers.add(max(again, now + 1), TIMER_KIND, what)
+
+    def _forget_keys(self, now: int) -> int | None:
+        """When the next text key comes of age, or None when none is left."""
+        age = self._settings.idempotency_age_ms
+        for _ in range(_FORGOTTEN_PER_TIMER):
+            if not self._order:
+                return None
+            answer = self._text.get(self._order[0])
+            assert answer is not None, "every name in the order has an answer"
+            if answer.at + age > now:
+                return answer.at + age
+            self._text.pop(self._order.popleft())
+        return now
+
+    def _forget_clients(self, now: int) -> int | None:
+        """The same for SDK connections; one used since its last look goes to the end."""
+        age = self._settings.idempotency_client_age_ms
+        for _ in range(_FORGOTTEN_PER_TIMER):
+            if not self._client_order:
+                return None
+            looked_at, name = self._client_order[0]
+            if looked_at + age > now:
+                return looked_at + age
+            self._client_order.popleft()
+            client = self._clients.get(name)
+            assert client is not None, "every name in the order has a client"
+            if client.used_at + age > now:
+                self._client_order.append((client.used_at, name))
+            else:
+                self.client_keys -= len(client.answers)
+                self._clients.pop(name)
+        return now
+
+    # --- sources ---
+
+    def check_source(self, source: Source) -> None:
+        """Raises RtError duplicate where this offset of the source was applied before."""
+        name, partition, offset = source
+        stored = self._sources.get(_name(name, str(partition)))
+        if stored is not None and offset <= stored:
+            raise RtError(
+                DUPLICATE,
+                f"offset {offset} of source {name!r} partition {partition} is at or below the"
+                f" stored {stored}",
+                {"stored": stored},
+            )
+        full = self.sources_max is not None and len(self._sources) >= self.sources_max
+        if stored is None and full:
+            raise RtError(
+                LIMIT_REACHED,
+                f"{len(self._sources)} source partitions are stored, at most {self.sources_max}"
+                " (limits.sources_max)",
+            )
+
+    def advance_source(self, source: Source) -> None:
+        name, partition, offset = source
+        self._sources.insert(_name(name, str(partition)), offset)
+
+    # --- snapshots ---
+
+    def dump(self) -> Iterator[list[Any]]:
+        """["keys", rows], ["client", ...], ["sources", rows]."""
+        rows: list[Any] = []
+        for name in self._order:
+            answer = self._text.get(name)
+            if answer is not None:
+                rows.append([name, answer.call, answer.result, answer.at])
+            if len(rows) == _CHUNK:
+                yield ["keys", rows]
+                rows = []
+        yield ["keys", rows]
+        for looked_at, name in self._client_order:
+            client = self._clients.get(name)
+            if client is not None:
+                answers = [[n, a.call, a.result, a.at] for n, a in client.answers.items()]
+                yield ["client", name, looked_at, client.done, client.used_at, answers]
+        yield ["sources", [list(row) for row in self._sources.items()]]
+
+    def load(self, chunk: list[Any]) -> None:
+        if chunk[0] == "keys":
+            for name, call, result, at in chunk[1]:
+                self._order.append(name)
+                self._text.insert(name, Answer(call, result, at))
+        elif chunk[0] == "sources":
+            for name, offset in chunk[1]:
+                self._sources.insert(name, offset)
+        else:
+            _, name, looked_at, done, used_at, answers = chunk
+            client = _Client(used_at)
+            client.done = done
+            for number, call, result, at in answers:
+                client.answers[number] = Answer(call, result, at)
+            self.client_keys += len(answers)
+            self._clients.insert(name, client)
+            self._client_order.append((looked_at, name))
+
+
+def _name(scope: str, key: str) -> str:
+    """One name for a pair; neither part holds control characters."""
+    return f"{scope}\0{key}"

@@ -1,0 +1,129 @@
+"""The store: one of each kind of state, and what holds for all of it together.
+
+Owns the list of events of the current turn, the totals that a rehearsed snapshot must match, and
+the order of a snapshot's sections. Every mutation comes through a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rtserver.limits import Limits
+from rtserver.state import answers, boards, channels, counters
+from rtserver.state.answers import Answers
+from rtserver.state.boards import Boards
+from rtserver.state.channels import Channels
+from rtserver.state.counters import Counters
+from rtserver.state.settings import Settings
+from rtserver.state.timers import Timers
+
+__all__ = ["Store"]
+
+
+class Store:
+    """All durable state of a server."""
+
+    __slots__ = (
+        "answers",
+        "boards",
+        "channels",
+        "counters",
+        "events",
+        "settings",
+        "timers",
+    )
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []  # what happened this turn; the router drains it
+        self.settings = Settings()
+        self.timers = Timers()
+        self.counters = Counters(self.timers)
+        self.boards = Boards(self.timers)
+        self.channels = Channels(self.settings, self.timers, self.events.append)
+        self.answers = Answers(self.settings, self.timers)
+
+    def enforce(self, limits: Limits) -> None:
+        """Growth is bounded from now on. Replay runs before this: its records were accepted."""
+        self.counters.count_max = limits.counters_max
+        self.boards.enforce(limits.boards_max, limits.board_members_max)
+        self.channels.channels_max = limits.channels_max
+        self.answers.keys_max = limits.idempotency_keys_max
+        self.answers.sources_max = limits.sources_max
+
+    def fire_timers(self, now: int, count: int) -> None:
+        """Fires the next `count` deadlines, all due at `now`, in order of (due, id)."""
+        for _, timer_id, (kind, name) in self.timers.pop_due(now, count):
+            if kind == counters.TIMER_KIND:
+                self.counters.expire(now, name, timer_id)
+            elif kind == boards.TIMER_KIND:
+                self.boards.expire(now, name, timer_id)
+            elif kind == channels.TIMER_KIND:
+                self.channels.fire(now, name, timer_id)
+            elif kind == answers.TIMER_KIND:
+                self.answers.fire(now, name)
+            else:
+                raise ValueError(f"a timer of the unknown kind {kind!r}")
+
+    def reclaim(self, entries_max: int) -> bool:
+        """Frees a slice of what was deleted; True when nothing is left to free."""
+        return self.boards.reclaim(entries_max)
+
+    # --- snapshots ---
+
+    def totals(self) -> dict[str, Any]:
+        """Sums that are kept anyway: equal totals are strong evidence of equal state."""
+        return {
+            "counters": len(self.counters),
+            "counter_total": str(self.counters.total),  # may be beyond 64 bits
+            "boards": len(self.boards),
+            "members": self.boards.members,
+            "channels": len(self.channels),
+            "messages": self.channels.messages,
+            "history_bytes": self.channels.history_bytes,
+            "era": self.channels.era,
+            "keys": len(self.answers),
+            "sources": self.answers.sources,
+            "timers": len(self.timers),
+            "timer_id": self.timers.last_id,
+        }
+
+    def dump(self) -> Iterator[list[Any]]:
+        """The whole state as [section, value] chunks, for `load` into an empty store."""
+        yield ["settings", [self.settings.values, self.timers.last_id]]
+        for rows in self.counters.dump():
+            yield ["counters", rows]
+        for chunk in self.boards.dump():
+            yield ["boards", chunk]
+        for chunk in self.channels.dump():
+            yield ["channels", chunk]
+        for chunk in self.answers.dump():
+            yield ["answers", chunk]
+        for rows in self.timers.dump():
+            yield ["timers", rows]
+
+    def load(self, chunk: list[Any]) -> None:
+        """The next chunk of a dump, in the dump's order."""
+        section, value = chunk
+        if section == "settings":
+            self.settings.apply(value[0])
+            self.timers.last_id = value[1]
+        elif section == "counters":
+            self.counters.load(value)
+        elif section == "boards":
+            self.boards.load(value)
+        elif section == "channels":
+            self.channels.load(value)
+        elif section == "answers":
+            self.answers.load(value)
+        elif section == "timers":
+            self.timers.load(value)
+        else:
+            raise ValueError(f"a snapshot section of the unknown kind {section!r}")
+
+    def check(self) -> None:
+        """Raises where any part disagrees with itself (tests, after recovery on request)."""
+        self.counters.check()
+        self.boards.check()
+        self.channels.check()
+        self.timers.check()

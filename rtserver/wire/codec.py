@@ -1,0 +1,101 @@
+"""msgpack values on the wire and in the log.
+
+Promises: what `unpack` accepts has bounded depth and size before anything is allocated for it
+(msgpack checks declared lengths against the bytes that are there), holds valid UTF-8, and costs
+time linear in its bytes. Anything else is a `ProtocolError`. Which values user data may hold
+(`check_data`) is the same on every transport, so that each message can travel as JSON too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgpack
+
+from rtserver.errors import ProtocolError
+from rtserver.limits import NESTING_MAX
+
+__all__ = ["check_data", "pack", "unpack", "unpack_trusted"]
+
+_packer = msgpack.Packer(use_bin_type=True)
+pack = _packer.pack
+
+
+def unpack(body: bytes | memoryview) -> Any:
+    """One msgpack value from bytes of a stranger. Raises ProtocolError."""
+    try:
+        value = msgpack.unpackb(body, raw=False, strict_map_key=False)
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"text is not valid UTF-8: {error.reason}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ProtocolError(f"the body is not one msgpack value: {_reason(error)}") from None
+    # A container costs at least one byte a level, so short bodies need no look.
+    if len(body) > NESTING_MAX and _depth_exceeds(value, NESTING_MAX):
+        raise ProtocolError(f"values are nested deeper than {NESTING_MAX} levels")
+    return value
+
+
+def unpack_trusted(body: bytes) -> Any:
+    """One msgpack value that this server packed itself."""
+    return msgpack.unpackb(body, raw=False, strict_map_key=False)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _depth_exceeds(value: Any, levels: int) -> bool:
+    kind = type(value)
+    if kind is list:
+        children = value
+    elif kind is dict:
+        children = value.values()
+    else:
+        return False
+    if levels == 0:
+        return True
+    for child in children:
+        child_kind = type(child)
+        if (child_kind is list or child_kind is dict) and _depth_exceeds(child, levels - 1):
+            return True
+    return False
+
+
+_LEAVES = (str, bool, bytes, type(None))
+
+
+def check_data(value: Any) -> None:
+    """Raises ValueError, naming the trouble, where user data cannot travel on every transport.
+
+    Allowed: nil, booleans, integers of 64 bits (signed or unsigned), finite floats, text, bytes,
+    arrays, and maps with text keys, nested at most 32 levels.
+    """
+    _check_data(value, NESTING_MAX)
+
+
+def _check_data(value: Any, levels: int) -> None:
+    kind = type(value)
+    if kind in _LEAVES:
+        return
+    if kind is int:
+        if not -(2**63) <= value < 2**64:
+            raise ValueError("an integer is beyond 64 bits")
+    elif kind is float:
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+    elif kind is list or kind is dict:
+        if levels == 0:
+            raise ValueError(f"it is nested deeper than {NESTING_MAX} levels")
+        if kind is dict:
+            _check_keys(value)
+        for child in value.values() if kind is dict else value:
+            _check_data(child, levels - 1)
+    else:
+        raise ValueError("a msgpack extension type is not accepted")
+
+
+def _check_keys(value: dict[Any, Any]) -> None:
+    for key in value:
+        if type(key) is not str:
+            raise ValueError(f"a map key is {type(key).__name__}, expected text")
