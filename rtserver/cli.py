@@ -1,0 +1,322 @@
+"""The `rtserver` command: serve, demo, log, snapshot.
+
+Data goes to stdout, messages to stderr. Exit codes: 0 ok, 1 a command failed, 2 usage, 3 the
+server could not start, 4 the configuration is wrong, 5 the data is damaged, 6 no server answers,
+70 the server stopped because its state or its disk could not be trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+import platform
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from rtserver import PROTOCOL_VERSION, __version__
+from rtserver.commands.replay import Replay, ReplayFailed
+from rtserver.commands.table import load
+from rtserver.compiled import active_modules
+from rtserver.config import (
+    DEFAULT_DATA,
+    Config,
+    ConfigError,
+    check_config,
+    load_config,
+    parse_listen,
+)
+from rtserver.host import loop_name
+from rtserver.persist import inspect
+from rtserver.persist.compaction import compact
+from rtserver.persist.files import DirectoryLocked, Files
+from rtserver.persist.recovery import LogDamaged, Recovered
+from rtserver.server import Server
+from rtserver.state.store import Store
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+EXIT_START = 3
+EXIT_CONFIG = 4
+EXIT_DAMAGED = 5
+EXIT_UNREACHABLE = 6
+EXIT_STOPPED = 70  # EX_SOFTWARE of sysexits(3)
+
+_PROGRESS_EVERY_S = 0.2
+_data_argument = click.argument(
+    "data", type=click.Path(path_type=Path), default=Path(DEFAULT_DATA), required=False
+)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _exit(code: int, text: str) -> NoReturn:
+    _say(f"rtserver: {text}")
+    sys.exit(code)
+
+
+def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Runs a coroutine on uvloop, or on asyncio where uvloop is not installed."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        with asyncio.Runner() as runner:
+            return runner.run(main())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message=f"rtserver %(version)s (protocol {PROTOCOL_VERSION})")
+def main() -> None:
+    """One process that holds, keeps and pushes the live state of an application."""
+
+
+# --- serve ---
+
+
+@main.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), help="A TOML file.")
+@click.option("--listen", help="HOST:PORT; port 0 takes a free one.")
+@click.option("--data", help=f"The data directory. [default: {DEFAULT_DATA}]")
+@click.option("--dev", is_flag=True, help="Everyone on this machine has all rights.")
+@click.option("--manual-clock", is_flag=True, help="Time moves only by server.advance (--dev).")
+def serve(
+    path: Path | None, listen: str | None, data: str | None, dev: bool, manual_clock: bool
+) -> None:
+    """Starts the server."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    config = _configured(path, listen, data)
+    _check_access(config, dev=dev, manual_clock=manual_clock)
+    sys.exit(run_loop(lambda: _serve(config, manual_clock=manual_clock)))
+
+
+def _configured(path: Path | None, listen: str | None, data: str | None) -> Config:
+    try:
+        config = load_config(path)
+        given = {"listen": listen, "data": data}
+        config = msgspec.structs.replace(
+            config, **{key: value for key, value in given.items() if value is not None}
+        )
+        check_config(config)
+    except ConfigError as error:
+        _exit(EXIT_CONFIG, str(error))
+    return config
+
+
+def _check_access(config: Config, *, dev: bool, manual_clock: bool) -> None:
+    host, _ = parse_listen(config.listen)
+    if not dev:
+        _exit(
+            EXIT_CONFIG,
+            "no authentication is configured, so everyone who reaches the port would have all"
+            " rights. Start with --dev to accept that on this machine only",
+        )
+    if not _is_loopback(host):
+        _exit(EXIT_CONFIG, f"--dev listens on loopback only, {host!r} is another address")
+    if manual_clock:
+        _say("the clock is manual: time moves only by server.advance")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _serve(config: Config, *, manual_clock: bool) -> int:
+    _say(
+        f"rtserver {__version__} · protocol {PROTOCOL_VERSION} · Python"
+        f" {platform.python_version()} · {loop_name()} · compiled modules:"
+        f" {', '.join(active_modules()) or 'none'}"
+    )
+    server = Server(config, manual_clock=manual_clock, progress=_RecoveryBar())
+    started = time.monotonic()
+    try:
+        await server.start()
+    except DirectoryLocked as error:
+        _say(f"rtserver: {error}")
+        return EXIT_START
+    except (LogDamaged, ReplayFailed) as error:
+        _say(f"rtserver: {error}")
+        return EXIT_DAMAGED
+    except OSError as error:
+        _say(f"rtserver: cannot listen on {config.listen} or use {config.data}: {error}")
+        return EXIT_START
+    assert server.recovered is not None, "start recovers"
+    _say(_recovered_line(server.directory, server.recovered, time.monotonic() - started))
+    for report in server.recovered.reports:
+        _say(f"recovery: {report}")
+    host, port = server.address
+    _say(f"listening on rt://{host}:{port} (frames, nc, and http for /livez and /readyz)")
+    _say("development mode: everyone on this machine has all rights")
+    server.handle_signals()
+    await server.wait()
+    await server.stop()
+    return EXIT_STOPPED if server.failure is not None else 0
+
+
+def _recovered_line(directory: Path, recovered: Recovered, seconds: float) -> str:
+    if not recovered.records and recovered.snapshot is None:
+        return f"data in {directory}: empty, begun now"
+    base = f"snapshot {recovered.snapshot} and " if recovered.snapshot else ""
+    return (
+        f"data in {directory}: recovered {base}{recovered.records:,} records of"
+        f" {recovered.bytes:,} bytes in {seconds:.2f} s"
+    )
+
+
+class _RecoveryBar:
+    """A line on the terminal that shows how far a long recovery is."""
+
+    def __init__(self) -> None:
+        self._shown_at = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not self._terminal or now - self._shown_at < _PROGRESS_EVERY_S:
+            return
+        self._shown_at = now
+        share = done / total if total else 1.0
+        bar = "#" * int(30 * share)
+        click.echo(f"\rrecovering [{bar:<30}] {share:4.0%} of {total:,} bytes", nl=False, err=True)
+        if done >= total:
+            click.echo(err=True)
+
+
+# --- log ---
+
+
+@main.group()
+def log() -> None:
+    """Looks at a log, and repairs one that is damaged."""
+
+
+@log.command("check")
+@_data_argument
+def log_check(data: Path) -> None:
+    """Reads everything and reports; exit code 5 when something is damaged."""
+    report = inspect.check(data, Files())
+    click.echo(json.dumps(report, indent=2))
+    sys.exit(0 if report["ok"] else EXIT_DAMAGED)
+
+
+@log.command("dump")
+@_data_argument
+@click.option("--from-seq", default=1, help="The first sequence number to show.")
+def log_dump(data: Path, from_seq: int) -> None:
+    """Prints every record as one JSON line."""
+    try:
+        _print_lines(inspect.dump(data, Files(), from_seq=from_seq))
+    except LogDamaged as error:
+        _exit(EXIT_DAMAGED, str(error))
+
+
+def _print_lines(rows: Iterable[dict[str, Any]]) -> None:
+    from rtserver.wire.jsonform import to_json
+
+    for row in rows:
+        click.echo(to_json(row))
+
+
+@log.command("repair")
+@_data_argument
+@click.option("--truncate-at", type=int, help="Keep the records before this sequence number.")
+@click.option("--accept-loss", type=int, help="How many records may be lost; see the report.")
+@click.option("--restored", is_flag=True, help="The directory is a restored backup.")
+def log_repair(
+    data: Path, truncate_at: int | None, accept_loss: int | None, restored: bool
+) -> None:
+    """Makes a damaged log usable again; without --accept-loss it only reports."""
+    try:
+        report = inspect.repair(
+            data,
+            Files(),
+            truncate_at_seq=truncate_at,
+            accept_loss=accept_loss,
+            restored=restored,
+        )
+    except (LogDamaged, DirectoryLocked) as error:
+        _exit(EXIT_DAMAGED, str(error))
+    click.echo(json.dumps(report, indent=2, default=repr))
+    sys.exit(0 if report["repaired"] else EXIT_FAILED)
+
+
+# --- snapshot ---
+
+
+@main.group()
+def snapshot() -> None:
+    """Makes, lists and verifies snapshots."""
+
+
+@snapshot.command("create")
+@_data_argument
+def snapshot_create(data: Path) -> None:
+    """Asks the server that runs on a data directory to make a snapshot."""
+    address = Files().lock_holder(data)
+    if address is None:
+        _exit(EXIT_UNREACHABLE, f"no server runs on {data}")
+    answer = _ask(address, "server.snapshot")
+    click.echo(answer)
+    sys.exit(EXIT_FAILED if answer.startswith("!") else 0)
+
+
+def _ask(address: str, line: str) -> str:
+    """One line to a running server and its answer, as a person would with nc."""
+    host, port = parse_listen(address)
+    try:
+        with socket.create_connection((host, port)) as connection:
+            connection.sendall(line.encode() + b"\n")
+            return connection.makefile("r", encoding="utf-8").readline().strip()
+    except OSError as error:
+        _exit(EXIT_UNREACHABLE, f"the server at {address} does not answer: {error}")
+
+
+@snapshot.command("list")
+@_data_argument
+def snapshot_list(data: Path) -> None:
+    """Lists the snapshots of a data directory, newest last."""
+    try:
+        _print_lines(inspect.list_snapshots(data, Files()))
+    except LogDamaged as error:
+        _exit(EXIT_DAMAGED, str(error))
+
+
+@snapshot.command("verify")
+@_data_argument
+def snapshot_verify(data: Path) -> None:
+    """Reads every snapshot of a data directory and loads it; exit code 5 when one is damaged."""
+    report = inspect.verify_snapshots(data, Files(), _empty_state)
+    click.echo(json.dumps(report, indent=2))
+    sys.exit(0 if report["ok"] else EXIT_DAMAGED)
+
+
+def _empty_state() -> Replay:
+    return Replay(load(), Store())
+
+
+@main.command(hidden=True, name="compact")
+@_data_argument
+def compact_command(data: Path) -> None:
+    """The separate process that makes a snapshot; the running server starts it."""
+    try:
+        made = compact(data, Files(), _empty_state)
+    except (LogDamaged, ReplayFailed, OSError) as error:
+        _exit(EXIT_DAMAGED, str(error))
+    click.echo(json.dumps(made))

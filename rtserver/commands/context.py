@@ -1,0 +1,121 @@
+"""What a handler may know beside the state and its arguments.
+
+Owns one mutable object that is reused for every command, so that a call allocates nothing for
+it. A handler reads `now`, `user`, `address`; it draws fresh ids with `new_id`; it says with
+`log_as` or `log_nothing` when the record must differ from the call. Session handlers also see the
+connection and the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from rtserver.commands.table import ROLES
+from rtserver.errors import FORBIDDEN, RtError
+from rtserver.session.connection import Connection
+from rtserver.session.router import Router
+from rtserver.state.channels import Channel
+
+__all__ = ["Context", "Host"]
+
+
+class Host(Protocol):
+    """The process, as session commands see it."""
+
+    subscriptions_max: int  # of one connection
+
+    def info(self) -> dict[str, Any]: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+    def time(self) -> dict[str, Any]: ...
+
+    def accept_time(self) -> dict[str, int]: ...
+
+    def advance(self, ms: int) -> dict[str, int]: ...
+
+    def hello_limits(self) -> dict[str, int]: ...
+
+    def subscribe_role(self, channel: str) -> str:
+        """The least role that may hear the channel."""
+
+    def open_channel(self, name: str) -> Channel:
+        """The channel; one that does not exist yet is opened by a logged command."""
+
+    def snapshot(self) -> Coroutine[Any, Any, dict[str, Any]]: ...
+
+
+class Context:
+    """The surroundings of the command that runs now."""
+
+    __slots__ = (
+        "_connection",
+        "_host",
+        "_router",
+        "address",
+        "draws",
+        "effect",
+        "now",
+        "replaying",
+        "role",
+        "seed",
+        "user",
+    )
+
+    def __init__(self) -> None:
+        self.now = 0  # ms since 1970 UTC; one reading a turn
+        self.user: str | None = None
+        self.address: str | None = None
+        self.role = ROLES["internal"]
+        self.replaying = False
+        self.seed = b""  # chance of this turn, logged with its block
+        self.draws = 0  # fresh ids drawn this turn
+        self.effect: list[Any] | None = None  # what to log instead of the arguments
+        self._connection: Connection | None = None
+        self._router: Router | None = None
+        self._host: Host | None = None
+
+    def new_id(self) -> str:
+        """128 unguessable bits as text; the same on replay, because seed and place are logged."""
+        self.draws += 1
+        place = self.draws.to_bytes(8, "big")
+        return hashlib.blake2b(place, key=self.seed, digest_size=16).hexdigest()
+
+    def log_as(self, *args: Any) -> None:
+        """The record holds these arguments: only what was really applied."""
+        self.effect = list(args)
+
+    def need_role(self, role: str, what: str) -> None:
+        """Raises RtError forbidden, naming the missing role. Not checked on replay."""
+        if self.role < ROLES[role] and not self.replaying:
+            raise RtError(FORBIDDEN, f"{what} needs the role {role}", {"role": role})
+
+    # --- for session commands ---
+
+    def attach(self, router: Router, host: Host) -> None:
+        self._router = router
+        self._host = host
+
+    def enter(self, connection: Connection) -> None:
+        """The caller of the next command."""
+        self._connection = connection
+        self.user = connection.user
+        self.address = connection.address
+        self.role = connection.rank
+
+    @property
+    def connection(self) -> Connection:
+        assert self._connection is not None, "only session commands see the connection"
+        return self._connection
+
+    @property
+    def router(self) -> Router:
+        assert self._router is not None, "replay has no router"
+        return self._router
+
+    @property
+    def host(self) -> Host:
+        assert self._host is not None, "replay has no process around it"
+        return self._host

@@ -1,0 +1,316 @@
+"""Dispatch: the one path that every call takes, whatever transport it came by.
+
+A ladder of refusals (unknown, rights, parameters, room in the log, keys), then the handler, then
+the journal. Everything that can be refused is refused before the first mutation. Replies leave at
+the end of the turn; those that wait for a sync are handed to the turn in `waiting`. An
+unexpected exception in a write means that the state can no longer be trusted: it stops the
+process, which recovers from the log.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rtserver.commands.context import Context, Host
+from rtserver.commands.journal import (
+    META_ADDRESS,
+    META_CALL,
+    META_DRAWS,
+    META_KEY,
+    META_RESULT,
+    META_SOURCE,
+    META_USER,
+    Journal,
+)
+from rtserver.commands.options import Options, parse_options
+from rtserver.commands.table import ROLES, Ack, Command
+from rtserver.errors import (
+    DEADLINE_EXCEEDED,
+    FORBIDDEN,
+    INTERNAL,
+    UNKNOWN_METHOD,
+    ProtocolError,
+    RtError,
+)
+from rtserver.metrics import Metrics
+from rtserver.session.connection import Connection
+from rtserver.session.router import Router
+from rtserver.state.answers import fingerprint
+from rtserver.state.store import Store
+from rtserver.wire.codec import pack, unpack_trusted
+from rtserver.wire.frames import NOTIFICATION, REQUEST
+
+__all__ = ["BrokenState", "Dispatcher", "Offloaded", "Waiting"]
+
+_log = logging.getLogger("rtserver")
+
+_RECORD_OVERHEAD = 1_024  # of a record beside the request's own bytes: user, address, digest
+_ID_MAX = 2**64
+_SERVICE_RANK = ROLES["service"]
+_INTERNAL_RANK = ROLES["internal"]
+
+
+class BrokenState(Exception):
+    """A write failed in the middle: the state in memory must not be used any more."""
+
+
+class Waiting(NamedTuple):
+    """A reply that leaves when the block of its turn is synced."""
+
+    connection: Connection
+    request_id: int
+    result: Any
+    timeout_ms: int | None
+
+
+class Offloaded(NamedTuple):
+    """A call that is answered when its work beside the loop is done."""
+
+    connection: Connection
+    request_id: int | None
+    work: Any
+
+
+class Dispatcher:
+    """Runs calls against the store and writes their journal."""
+
+    def __init__(
+        self,
+        table: Mapping[str, Command],
+        store: Store,
+        router: Router,
+        metrics: Metrics,
+    ) -> None:
+        self.ctx = Context()
+        self.journal = Journal()
+        self.refusal: RtError | None = None  # why writes are refused in this turn
+        self.full: RtError | None = None  # what to answer when the journal has no room left
+        self.waiting: list[Waiting] = []
+        self.offloaded: list[Offloaded] = []
+        self._table = table
+        self._store = store
+        self._router = router
+        self._metrics = metrics
+
+    def attach(self, host: Host) -> None:
+        self.ctx.attach(self._router, host)
+
+    # --- entrances ---
+
+    def frame(self, connection: Connection, body: Any, size: int) -> int:
+        """One decoded frame of `size` bytes; returns its cost. Raises ProtocolError."""
+        if type(body) is list:
+            length = len(body)
+            if (length == 4 or length == 5) and body[0] == REQUEST:
+                request_id = body[1]
+                method = body[2]
+                if type(request_id) is int and 0 <= request_id < _ID_MAX and type(method) is str:
+                    options = body[4] if length == 5 else None
+                    return self.call(connection, request_id, method, body[3], options, size)
+            elif length == 3 and body[0] == NOTIFICATION and type(body[1]) is str:
+                return self.call(connection, None, body[1], body[2], None, size)
+        raise ProtocolError(
+            "a frame is [0, id, method, params], [0, id, method, params, options] or"
+            " [2, method, params], with an unsigned id and a text method"
+        )
+
+    def call(
+        self,
+        connection: Connection,
+        request_id: int | None,
+        method: str,
+        params: Any,
+        raw_options: Any,
+        size: int,
+    ) -> int:
+        """One call; its reply goes to the connection's outbox. Returns its cost."""
+        cost = 1
+        self._metrics.commands += 1
+        try:
+            command = self._table.get(method)
+            if command is None or command.rank == _INTERNAL_RANK:
+                raise self._unknown(method)
+            if connection.rank < command.rank:
+                raise _forbidden(command)
+            options = parse_options(raw_options) if raw_options else None
+            args = command.bind(params)
+            if command.items_place is not None or command.cost > 1:
+                cost = command.total_cost(args)
+            self.ctx.enter(connection)
+            if command.is_write:
+                if options is None:
+                    ack: Ack = command.ack
+                    result = self._write(command, args, size, ack, None)
+                else:
+                    ack = options.ack or command.ack
+                    result = self._write_with(command, args, size, ack, options, connection)
+            else:
+                ack = "logged"
+                if options is not None:
+                    _check_deadline(options, self.ctx.now, connection)
+                result = self._read(command, args)
+        except RtError as error:
+            self._refuse(connection, request_id, error)
+            return cost
+        if command.offloaded:
+            connection.waiting += 1
+            self.offloaded.append(Offloaded(connection, request_id, result))
+        elif request_id is None:
+            return cost
+        elif ack == "synced":
+            timeout_ms = None if options is None else options.timeout_ms
+            connection.waiting += 1
+            self.waiting.append(Waiting(connection, request_id, result, timeout_ms))
+        else:
+            connection.reply(request_id, result)
+        return cost
+
+    def issue(self, method: str, args: list[Any]) -> Any:
+        """An internal command, logged like any other, also within another command."""
+        ctx = self.ctx
+        outer = (ctx.user, ctx.address, ctx.role)
+        ctx.user, ctx.address, ctx.role = None, None, _INTERNAL_RANK
+        try:
+            return self._write(self._table[method], args, 0, "logged", None)
+        finally:
+            ctx.user, ctx.address, ctx.role = outer
+
+    # --- writes ---
+
+    def _write(
+        self,
+        command: Command,
+        args: list[Any],
+        size: int,
+        ack: Ack,
+        meta: dict[str, Any] | None,
+    ) -> Any:
+        journal = self.journal
+        if self.refusal is not None:
+            raise self.refusal
+        if journal.bytes + size + _RECORD_OVERHEAD > journal.limit:
+            assert self.full is not None, "a turn that sets a limit says why"
+            raise self.full
+        ctx = self.ctx
+        ctx.effect = None
+        drawn = ctx.draws
+        store = self._store
+        try:
+            result = command.handler(store, ctx, *args)
+        except RtError:
+            raise
+        except Exception as error:
+            raise BrokenState(f"{command.name} failed in the middle: {error!r}") from error
+        if store.events:
+            self._router.take(store.events, synced=ack == "synced")
+        coalesce = command.coalesce
+        if meta is None and coalesce is not None and coalesce(journal, args, result):
+            return result
+        if ctx.draws != drawn or ctx.user is not None or meta is not None:
+            meta = self._meta(meta or {}, drawn, result)
+        journal.add(command, args if ctx.effect is None else ctx.effect, meta)
+        return result
+
+    def _meta(self, meta: dict[str, Any], drawn: int, result: Any) -> dict[str, Any]:
+        """What a record carries beside its arguments."""
+        ctx = self.ctx
+        if ctx.user is not None:
+            meta[META_USER] = ctx.user
+        if ctx.address is not None:
+            meta[META_ADDRESS] = ctx.address
+        if ctx.draws != drawn:
+            meta[META_DRAWS] = [ctx.seed, drawn]
+        if META_KEY in meta and ctx.effect is not None:
+            meta[META_RESULT] = pack(result)
+        return meta
+
+    def _write_with(
+        self,
+        command: Command,
+        args: list[Any],
+        size: int,
+        ack: Ack,
+        options: Options,
+        connection: Connection,
+    ) -> Any:
+        """A write with options: acting for another, idempotent, from a source, with a deadline."""
+        ctx = self.ctx
+        _check_deadline(options, ctx.now, connection)
+        if options.as_user is not None or options.address is not None:
+            _act_for(ctx, options)
+        answers = self._store.answers
+        scope = ctx.user or ""
+        key = options.idempotency_key
+        meta: dict[str, Any] = {}
+        if key is not None:
+            call = fingerprint(pack((command.name, args)))
+            remembered = answers.find(ctx.now, scope, key, call)
+            if remembered is not None:
+                return unpack_trusted(remembered)
+            answers.check_room(scope, key)
+            meta[META_KEY] = key
+            meta[META_CALL] = call
+        source = options.source
+        if source is not None:
+            answers.check_source(source)
+            meta[META_SOURCE] = source
+        result = self._write(command, args, size, ack, meta or None)
+        if key is not None:
+            answers.remember(ctx.now, scope, key, meta[META_CALL], pack(result))
+        if source is not None:
+            answers.advance_source(source)
+        return result
+
+    # --- reads ---
+
+    def _read(self, command: Command, args: list[Any]) -> Any:
+        """A read or a session command: whatever it does wrong stays its own trouble."""
+        try:
+            return command.handler(self._store, self.ctx, *args)
+        except (RtError, BrokenState):
+            raise
+        except Exception:
+            _log.exception("%s failed", command.name)
+            raise RtError(INTERNAL, f"{command.name} failed; the server's log says why") from None
+
+    # --- refusals ---
+
+    def _refuse(self, connection: Connection, request_id: int | None, error: RtError) -> None:
+        self._metrics.count_error(error.kind.name)
+        if request_id is None:
+            self._metrics.notification_errors += 1
+        else:
+            connection.reply_error(request_id, error)
+
+    def _unknown(self, method: str) -> RtError:
+        names = [name for name, row in self._table.items() if row.rank < _INTERNAL_RANK]
+        near = difflib.get_close_matches(method[:64], names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; `help` lists the methods"
+        return RtError(UNKNOWN_METHOD, f"{method[:64]!r} is not a method{hint}")
+
+
+def _forbidden(command: Command) -> RtError:
+    return RtError(
+        FORBIDDEN,
+        f"{command.name} needs the role {command.right}",
+        {"role": command.right},
+    )
+
+
+def _act_for(ctx: Context, options: Options) -> None:
+    if ctx.role < _SERVICE_RANK:
+        raise RtError(FORBIDDEN, "as_user and address need the role service", {"role": "service"})
+    ctx.user = options.as_user or ctx.user
+    ctx.address = options.address or ctx.address
+
+
+def _check_deadline(options: Options, now: int, connection: Connection) -> None:
+    timeout_ms = options.timeout_ms
+    if timeout_ms is not None and now - connection.last_heard_ms >= timeout_ms:
+        raise RtError(
+            DEADLINE_EXCEEDED,
+            f"it waited {now - connection.last_heard_ms} ms, timeout_ms is {timeout_ms}",
+        )

@@ -1,0 +1,94 @@
+"""Replay: records of the log go through the same handlers that wrote them.
+
+Permissions, rates and limits were checked when a record was written and are not checked again.
+A record that fails now means that this program and the log disagree: recovery stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rtserver.commands.context import Context
+from rtserver.commands.journal import (
+    META_ADDRESS,
+    META_CALL,
+    META_DRAWS,
+    META_KEY,
+    META_RESULT,
+    META_SOURCE,
+    META_USER,
+)
+from rtserver.commands.table import Command
+from rtserver.state.store import Store
+from rtserver.wire.codec import pack
+
+__all__ = ["Replay", "ReplayFailed"]
+
+
+class ReplayFailed(Exception):
+    """A record cannot be applied; the text names it and says why."""
+
+
+class Replay:
+    """Feeds a store from a log or a snapshot. Also the state of a snapshot's rehearsal."""
+
+    __slots__ = ("_ctx", "_store", "_table")
+
+    def __init__(self, table: Mapping[str, Command], store: Store) -> None:
+        self._table = table
+        self._store = store
+        self._ctx = Context()
+        self._ctx.replaying = True
+
+    def apply(self, record: Any, seq: int, now: int) -> None:
+        """One record with the time of its block. Raises ReplayFailed."""
+        method, version, args, *rest = record
+        command = self._table.get(method)
+        handler = None if command is None else command.handler_of(version)
+        if handler is None:
+            raise ReplayFailed(
+                f"record {seq} is {method!r} version {version}, which this program does not know;"
+                " it was written by a newer one: start that, or a newer version"
+            )
+        ctx = self._ctx
+        ctx.now = now
+        meta: dict[str, Any] = rest[0] if rest else {}
+        ctx.user = meta.get(META_USER)
+        ctx.address = meta.get(META_ADDRESS)
+        ctx.seed, ctx.draws = meta.get(META_DRAWS) or (b"", 0)
+        try:
+            result = handler(self._store, ctx, *args)
+        except Exception as error:
+            raise ReplayFailed(
+                f"record {seq} ({method} version {version}) fails on replay:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        self._store.events.clear()
+        if meta:
+            self._remember(now, meta, result)
+
+    def _remember(self, now: int, meta: dict[str, Any], result: Any) -> None:
+        answers = self._store.answers
+        key = meta.get(META_KEY)
+        if key is not None:
+            packed = meta.get(META_RESULT) or pack(result)
+            answers.remember(now, meta.get(META_USER) or "", key, meta[META_CALL], packed)
+        source = meta.get(META_SOURCE)
+        if source is not None:
+            answers.advance_source(source)
+
+    def load_chunk(self, chunk: Any) -> None:
+        """One chunk of a snapshot."""
+        try:
+            self._store.load(chunk)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ReplayFailed(
+                f"a snapshot section cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+
+    def dump(self) -> Iterator[Any]:
+        return self._store.dump()
+
+    def totals(self) -> dict[str, Any]:
+        return self._store.totals()

@@ -1,0 +1,204 @@
+"""server.*: the conversation itself, and the process."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Coroutine
+from typing import Any
+
+from rtserver import PROTOCOL_VERSION
+from rtserver.commands.channel import subscribe_within
+from rtserver.commands.context import Context
+from rtserver.commands.kinds import NAME, POSITIONS, TEXT, TTL_MS, UINT, Shape, at_most, one_of
+from rtserver.commands.table import ROLES, Effect, Param, command
+from rtserver.commands.vector import each
+from rtserver.errors import FORBIDDEN, LIMIT_REACHED, UNSUPPORTED_VERSION, RtError
+from rtserver.limits import REPLY_BYTES_MAX
+from rtserver.state.store import Store
+
+HELLO = Shape(
+    "Hello",
+    session="text",
+    user="text?",
+    resumed="bool",
+    channels="{Subscribed}",
+    version="int",
+    heartbeat_ms="int?",
+    limits="{int}",
+)
+PONG = Shape("Pong", now="int")
+TIME = Shape("ServerTime", now="int", wall="int", offset_ms="int", manual="bool")
+JUMPED = Shape("Jumped", jumped_ms="int", now="int")
+SNAPSHOT = Shape("SnapshotDone", name="text", seq="int", bytes="int", created="bool")
+
+_HEARTBEAT_MIN_MS = 1_000
+_HEARTBEAT_MAX_MS = 3_600_000
+_ROLES_BY_RANK = {rank: role for role, rank in ROLES.items()}
+
+
+@command(
+    "server.hello",
+    Effect.SESSION,
+    params=[
+        Param("client", NAME, None),
+        Param("user", NAME, None),
+        Param("token", TEXT, None),
+        Param("role", one_of("anonymous", "user", "service", "admin"), None),
+        Param("session", NAME, None),
+        Param("positions", POSITIONS, None),
+        Param("version", UINT, PROTOCOL_VERSION),
+        Param("heartbeat_ms", at_most(_HEARTBEAT_MAX_MS, _HEARTBEAT_MIN_MS), None),
+    ],
+    returns=HELLO,
+    cost=10,
+    right="anonymous",
+    summary="Says who is there, negotiates version and heartbeat, resumes channels by position.",
+)
+def hello(
+    _store: Store,
+    ctx: Context,
+    client: str | None,
+    user: str | None,
+    _token: str | None,
+    role: str | None,
+    _session: str | None,
+    positions: dict[str, list[Any]] | None,
+    version: int,
+    heartbeat_ms: int | None,
+) -> dict[str, Any]:
+    if version != PROTOCOL_VERSION:
+        raise RtError(
+            UNSUPPORTED_VERSION,
+            f"version is {version}, this server speaks {PROTOCOL_VERSION}",
+            {"versions": [PROTOCOL_VERSION]},
+        )
+    connection = ctx.connection
+    _check_role(connection.rank, role)
+    _check_count(positions, ctx.host.subscriptions_max)
+    if role is not None:
+        connection.rank = ctx.role = ROLES[role]
+    if user is not None:
+        connection.user = ctx.user = user
+    connection.client = client or connection.client
+    connection.session = connection.session or secrets.token_hex(16)
+    connection.heartbeat_ms = heartbeat_ms or connection.heartbeat_ms
+    return {
+        "session": connection.session,
+        "user": connection.user,
+        "resumed": False,
+        "channels": _resume(ctx, positions or {}),
+        "version": PROTOCOL_VERSION,
+        "heartbeat_ms": connection.heartbeat_ms,
+        "limits": ctx.host.hello_limits(),
+    }
+
+
+def _check_role(rank: int, role: str | None) -> None:
+    """A connection may give rights up, not take more."""
+    if role is not None and ROLES[role] > rank:
+        raise RtError(
+            FORBIDDEN,
+            f"role is {role!r}, this connection has the role {_ROLES_BY_RANK[rank]!r}",
+            {"role": role},
+        )
+
+
+def _check_count(positions: dict[str, Any] | None, bound: int) -> None:
+    if positions is not None and len(positions) > bound:
+        raise RtError(LIMIT_REACHED, f"{len(positions)} positions, at most {bound} subscriptions")
+
+
+def _resume(ctx: Context, positions: dict[str, list[Any]]) -> dict[str, Any]:
+    """Subscribes every channel named; all replies together stay below the reply limit."""
+    share = REPLY_BYTES_MAX // max(1, len(positions))
+
+    def one(item: tuple[str, list[Any]]) -> dict[str, Any]:
+        channel, position = item
+        return subscribe_within(ctx, channel, position, share)
+
+    return dict(zip(positions, each(list(positions.items()), one), strict=True))
+
+
+@command(
+    "server.ping",
+    Effect.SESSION,
+    params=[],
+    returns=PONG,
+    right="anonymous",
+    summary="Answers at once with the server's time.",
+)
+def ping(_store: Store, ctx: Context) -> dict[str, int]:
+    return {"now": ctx.now}
+
+
+@command(
+    "server.info",
+    Effect.SESSION,
+    params=[],
+    returns="data",
+    right="anonymous",
+    summary="What this server is: versions, compiled modules, limits, where it keeps data.",
+)
+def info(_store: Store, ctx: Context) -> dict[str, Any]:
+    return ctx.host.info()
+
+
+@command(
+    "server.stats",
+    Effect.SESSION,
+    params=[],
+    returns="data",
+    right="admin",
+    summary="What it holds and has done: entities, connections, log, turns, errors by name.",
+)
+def stats(_store: Store, ctx: Context) -> dict[str, Any]:
+    return ctx.host.stats()
+
+
+@command(
+    "server.time",
+    Effect.SESSION,
+    params=[],
+    returns=TIME,
+    right="anonymous",
+    summary="The server's time and how far the system's wall clock is ahead of it.",
+)
+def time(_store: Store, ctx: Context) -> dict[str, Any]:
+    return ctx.host.time()
+
+
+@command(
+    "server.accept_time",
+    Effect.SESSION,
+    params=[],
+    returns=JUMPED,
+    right="admin",
+    summary="Takes over a wall clock that is ahead, and ends the alarm about the difference.",
+)
+def accept_time(_store: Store, ctx: Context) -> dict[str, int]:
+    return ctx.host.accept_time()
+
+
+@command(
+    "server.advance",
+    Effect.SESSION,
+    params=[Param("ms", TTL_MS)],
+    returns=JUMPED,
+    right="admin",
+    summary="Moves the time forward (only with serve --manual-clock); what is due fires next.",
+)
+def advance(_store: Store, ctx: Context, ms: int) -> dict[str, int]:
+    return ctx.host.advance(ms)
+
+
+@command(
+    "server.snapshot",
+    Effect.SESSION,
+    params=[],
+    returns=SNAPSHOT,
+    right="admin",
+    offloaded=True,
+    summary="Makes a snapshot by a separate process and answers when it is verified.",
+)
+def snapshot(_store: Store, ctx: Context) -> Coroutine[Any, Any, dict[str, Any]]:
+    return ctx.host.snapshot()

@@ -1,0 +1,228 @@
+"""The command table: one row declares all that is known of a command.
+
+From the rows come dispatch, validation, `help`, the reference in protocol.md, permission checks,
+costs, and the SDK's methods. Policy reads a row's columns; nothing ever asks for a command by
+name. A handler module registers its rows with `@command(...)`; `load()` imports them all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any, Final, Literal
+
+from rtserver.commands.kinds import Kind, Shape
+from rtserver.errors import INVALID_PARAMS, RtError
+
+__all__ = ["ROLES", "Ack", "Command", "Effect", "Param", "Role", "command", "load"]
+
+Role = Literal["anonymous", "user", "service", "admin", "internal"]
+ROLES: Final[dict[str, int]] = {
+    "anonymous": 0,
+    "user": 1,
+    "service": 2,
+    "admin": 3,
+    "internal": 4,  # only the server itself: timers, start, snapshots
+}
+Ack = Literal["memory", "logged", "synced"]
+Handler = Callable[..., Any]
+Coalesce = Callable[[Any, list[Any], Any], bool]
+
+_MODULES = ("server", "counter", "board", "channel", "internal")
+_REQUIRED: Final = object()
+
+
+class Effect(Enum):
+    """What a command does to the world."""
+
+    WRITE = "write"  # changes the state and is logged
+    READ = "read"  # reads the state
+    SESSION = "session"  # sees the connection and the process; never logged
+
+
+class Param:
+    """One parameter: a name, a kind, and a default (none: it is required)."""
+
+    __slots__ = ("default", "doc", "kind", "name")
+
+    def __init__(self, name: str, kind: Kind, default: Any = _REQUIRED, doc: str = "") -> None:
+        self.name = name
+        self.kind = kind
+        self.default = default
+        self.doc = doc
+
+    @property
+    def required(self) -> bool:
+        return self.default is _REQUIRED
+
+
+class Command:
+    """One row of the table.
+
+    key: the parameter that names the entity, for routing. ack: the default acknowledgement of a
+    write. right: the least role. cost: units of a turn's budget, plus one an item of the
+    parameter `items` (an array's length or a limit). version: of the handler's meaning, kept in
+    each record; `older` holds the handlers of earlier versions for replay. coalesce: for writes
+    that may be summed up with others of the turn instead of being logged one by one.
+    """
+
+    __slots__ = (
+        "_checks",
+        "_defaults",
+        "_places",
+        "ack",
+        "coalesce",
+        "cost",
+        "effect",
+        "handler",
+        "is_write",
+        "items_place",
+        "key_place",
+        "name",
+        "noun",
+        "offloaded",
+        "older",
+        "params",
+        "rank",
+        "returns",
+        "right",
+        "summary",
+        "version",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        effect: Effect,
+        handler: Handler,
+        *,
+        params: Sequence[Param],
+        returns: str | Shape,
+        summary: str,
+        right: Role,
+        key: str | None = None,
+        ack: Ack = "logged",
+        cost: int = 1,
+        items: str | None = None,
+        version: int = 1,
+        older: Mapping[int, Handler] | None = None,
+        coalesce: Coalesce | None = None,
+        offloaded: bool = False,
+    ) -> None:
+        self.name = name
+        self.noun = name.partition(".")[0]
+        self.effect = effect
+        self.is_write = effect is Effect.WRITE
+        self.handler = handler
+        self.params = tuple(params)
+        self.returns = returns
+        self.summary = summary
+        self.right = right
+        self.rank = ROLES[right]
+        self.ack: Ack = ack
+        self.cost = cost
+        self.version = version
+        self.older = dict(older or {})
+        self.coalesce = coalesce
+        self.offloaded = offloaded
+        self._places = {param.name: place for place, param in enumerate(self.params)}
+        self._checks = tuple(param.kind.check for param in self.params)
+        self._defaults = [None if param.required else param.default for param in self.params]
+        self.key_place = None if key is None else self._places[key]
+        self.items_place = None if items is None else self._places[items]
+
+    def bind(self, params: Any) -> list[Any]:
+        """The arguments in order, checked and with defaults. Raises RtError invalid_params."""
+        if type(params) is list:
+            args = params
+        elif type(params) is dict:
+            args = [params.get(param.name) for param in self.params]
+        else:
+            raise RtError(INVALID_PARAMS, f"params of {self.name} are an array or a map")
+        missing = len(self.params) - len(args)
+        if missing:
+            if missing < 0:
+                raise self._too_many(args)
+            args = args + [None] * missing
+        for place, check in enumerate(self._checks):
+            value = args[place]
+            if value is None:
+                args[place] = self._default(place)
+                continue
+            try:
+                args[place] = check(value)
+            except ValueError as error:
+                raise self._wrong(place, value, error) from None
+        return args
+
+    def handler_of(self, version: int) -> Handler | None:
+        """The handler that a record of this version was written by; None when it is newer."""
+        return self.handler if version == self.version else self.older.get(version)
+
+    def total_cost(self, args: list[Any]) -> int:
+        if self.items_place is None:
+            return self.cost
+        items = args[self.items_place]
+        return self.cost + (items if type(items) is int else len(items))
+
+    def signature(self) -> str:
+        """`board.top(name, limit=100, offset?)`"""
+        shown = [_shown(param) for param in self.params]
+        return f"{self.name}({', '.join(shown)})"
+
+    def _default(self, place: int) -> Any:
+        param = self.params[place]
+        if param.required:
+            raise RtError(
+                INVALID_PARAMS,
+                f"{param.name} is missing; {self.signature()} needs it",
+                {"param": param.name},
+            )
+        return self._defaults[place]
+
+    def _wrong(self, place: int, value: Any, error: ValueError) -> RtError:
+        name = self.params[place].name
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
+        return RtError(INVALID_PARAMS, f"{name} is {shown}, {error}", {"param": name})
+
+    def _too_many(self, args: list[Any]) -> RtError:
+        return RtError(
+            INVALID_PARAMS, f"{len(args)} parameters, expected at most those of {self.signature()}"
+        )
+
+
+def _shown(param: Param) -> str:
+    if param.required:
+        return param.name
+    if param.default is None:
+        return f"{param.name}?"
+    shown = (
+        {True: "true", False: "false"}.get(param.default)
+        if isinstance(param.default, bool)
+        else None
+    )
+    return f"{param.name}={shown or repr(param.default)}".replace("'", '"')
+
+
+_rows: dict[str, Command] = {}
+
+
+def command(name: str, effect: Effect, **columns: Any) -> Callable[[Handler], Handler]:
+    """Registers a handler as a row of the table; the columns are those of `Command`."""
+
+    def register(handler: Handler) -> Handler:
+        if name in _rows:
+            raise ValueError(f"two rows are named {name}")
+        _rows[name] = Command(name, effect, handler, **columns)
+        return handler
+
+    return register
+
+
+def load() -> Mapping[str, Command]:
+    """The whole table by name."""
+    for module in _MODULES:
+        importlib.import_module(f"rtserver.commands.{module}")
+    return _rows

@@ -1,0 +1,163 @@
+"""The hub: all connections of the process, and the turn as transports see it.
+
+Owns the registry of connections and what must be looked at once a second: peers that take no
+bytes, peers that fell silent, the sum of all outboxes. Everything else it hands on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rtserver.commands.dispatch import Dispatcher
+from rtserver.commands.reference import help_text
+from rtserver.commands.table import ROLES, Command
+from rtserver.errors import CLOSE_IDLE, CLOSE_SLOW, CloseKind
+from rtserver.limits import Limits
+from rtserver.metrics import Metrics
+from rtserver.session.connection import Connection, Form, Sink
+from rtserver.session.router import Router
+from rtserver.tick import Turn
+from rtserver.transport.engine import Reader
+
+__all__ = ["Hub"]
+
+_SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
+_SILENT_INTERVALS = 2
+
+
+class Hub:
+    """Connections and the entrances of transports (transport.engine.Engine)."""
+
+    def __init__(
+        self,
+        *,
+        turn: Turn,
+        dispatcher: Dispatcher,
+        router: Router,
+        table: Mapping[str, Command],
+        limits: Limits,
+        metrics: Metrics,
+        rank: int = ROLES["admin"],
+    ) -> None:
+        self.limits = limits
+        self.metrics = metrics
+        self.connections = 0  # open sockets
+        self.parties: dict[int, Connection] = {}
+        self.accepting = True
+        self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
+        self._turn = turn
+        self._router = router
+        self._dispatcher = dispatcher
+        self._table = table
+        self._rank = rank
+        self._ids = itertools.count(1)
+        self.frame = dispatcher.frame
+        self.call = dispatcher.call
+        self.budget = turn.budget
+        self.spent = turn.spent
+        self.feed = turn.run
+
+    # --- connections ---
+
+    def accept(self) -> bool:
+        """Counts a socket; False when it must go at once."""
+        self.connections += 1
+        self.metrics.connections_opened += 1
+        return self.accepting and self.connections <= self.limits.connections_max + _SPARE_SOCKETS
+
+    def release(self) -> None:
+        self.connections -= 1
+
+    def connect(self, form: Form, sink: Sink, address: str | None) -> Connection:
+        connection = Connection(
+            next(self._ids),
+            form,
+            sink,
+            self.limits,
+            self._turn.dirty,
+            rank=self._rank,
+            address=address,
+            now=self._dispatcher.ctx.now,
+        )
+        self.parties[connection.id] = connection
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        self.release()
+        connection.lost()
+        self._router.leave(connection)
+        self.parties.pop(connection.id, None)
+
+    def heard(self, reader: Reader, size: int) -> None:
+        """New bytes came."""
+        self.metrics.bytes_in += size
+        self._turn.open()
+        reader.connection.last_heard_ms = self._dispatcher.ctx.now
+        self._turn.run(reader)
+
+    # --- for people ---
+
+    def parameters(self, method: str) -> list[str] | None:
+        command = self._table.get(method)
+        return None if command is None else [param.name for param in command.params]
+
+    def help(self, topic: str | None) -> str:
+        return help_text(self._table, topic)
+
+    # --- once a second ---
+
+    def look_after(self, now: int) -> None:
+        """Closes peers that take no bytes or fell silent, and keeps all outboxes bounded."""
+        total = 0
+        for connection in list(self.parties.values()):
+            total += self._look_at(connection, now)
+        if total > self.limits.outbox_total_bytes:
+            fullest = max(self.parties.values(), key=lambda party: party.pending_bytes)
+            self._close(
+                fullest,
+                CLOSE_SLOW,
+                f"all outboxes together hold {total} bytes, at most"
+                f" {self.limits.outbox_total_bytes}; yours was the fullest",
+            )
+
+    def _look_at(self, connection: Connection, now: int) -> int:
+        pending = connection.measure()
+        if pending < connection.stuck_bytes or not pending:
+            connection.stuck_since_ms = now
+        connection.stuck_bytes = pending
+        heartbeat_ms = connection.heartbeat_ms
+        if not connection.is_open:
+            return pending
+        if pending > self.limits.outbox_hard_bytes:
+            self._close(
+                connection,
+                CLOSE_SLOW,
+                f"{pending} bytes wait for you, at most {self.limits.outbox_hard_bytes}",
+            )
+        elif pending and now - connection.stuck_since_ms >= self.limits.outbox_stuck_ms:
+            self._close(
+                connection,
+                CLOSE_SLOW,
+                f"{pending} bytes wait for you; you took none for"
+                f" {now - connection.stuck_since_ms} ms",
+            )
+        elif heartbeat_ms and now - connection.last_heard_ms > _SILENT_INTERVALS * heartbeat_ms:
+            self._close(
+                connection,
+                CLOSE_IDLE,
+                f"nothing came for {now - connection.last_heard_ms} ms, the heartbeat is"
+                f" {heartbeat_ms} ms",
+            )
+        return pending
+
+    def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
+        self._turn.open()
+        connection.close(kind, message)
+
+    def close_all(self, kind: CloseKind, message: str) -> None:
+        """Says goodbye to everybody; the end of the turn closes."""
+        for connection in list(self.parties.values()):
+            if connection.is_open:
+                connection.close(kind, message)

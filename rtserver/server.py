@@ -1,0 +1,256 @@
+"""Assembly of one server: recover, wire the parts together, listen, stop.
+
+Owns the order of a life: lock the directory, recover, log what changed in the configuration,
+open the listeners, and at the end stop accepting, let replies leave, close the log. Nothing else
+decides anything here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import secrets
+import signal
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rtserver import __version__
+from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
+from rtserver.commands.dispatch import Dispatcher
+from rtserver.commands.replay import Replay
+from rtserver.commands.table import Command, load
+from rtserver.config import Config, parse_listen
+from rtserver.errors import CLOSE_DRAIN
+from rtserver.host import Host
+from rtserver.hub import Hub
+from rtserver.metrics import Metrics
+from rtserver.persist.files import Files
+from rtserver.persist.log import Log
+from rtserver.persist.recovery import Recovered, recover
+from rtserver.session.router import Router
+from rtserver.snapshots import Snapshots
+from rtserver.state.settings import settings_of
+from rtserver.state.store import Store
+from rtserver.tick import Turn
+from rtserver.transport.listener import FirstBytes
+from rtserver.wire.codec import pack
+
+__all__ = ["Server"]
+
+_log = logging.getLogger("rtserver")
+
+_STOP_GRACE_S = 5.0
+_BACKLOG = 1_024  # connections the kernel may hold before we accept them
+
+
+class Server:
+    """One server on one data directory. `start`, then `wait`, then `stop`."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        manual_clock: bool = False,
+        files: Files | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.directory = Path(config.data).absolute()
+        self.address = ("", 0)
+        self.failure: BaseException | None = None
+        self.recovered: Recovered | None = None
+        self._manual_clock = manual_clock
+        self._files = files or Files()
+        self._progress = progress
+        self._table: Mapping[str, Command] = load()
+        self._store = Store()
+        self._metrics = Metrics()
+        self._ended = asyncio.Event()
+        self._listener: asyncio.Server | None = None
+        self._second: asyncio.TimerHandle | None = None
+
+    # --- start ---
+
+    async def start(self) -> None:
+        """Recovers the state, then listens. Raises LogDamaged, ReplayFailed, OSError."""
+        gc.disable()  # a full collection over millions of objects stalls for seconds
+        self._loop = asyncio.get_running_loop()
+        self._directory_lock = self._files.lock(self.directory)
+        recovered = self._recover()
+        self._build(recovered)
+        self._log_start(recovered)
+        self._store.enforce(self.config.limits)
+        gc.collect()
+        gc.freeze()
+        await self._listen()
+        self._every_second()
+
+    def _recover(self) -> Recovered:
+        replay = Replay(self._table, self._store)
+        self.recovered = recover(
+            self.directory,
+            self._files,
+            apply=replay.apply,
+            load_chunk=replay.load_chunk,
+            progress=self._progress,
+        )
+        return self.recovered
+
+    def _build(self, recovered: Recovered) -> None:
+        config = self.config
+        clock = self._clock(recovered)
+        self._log = Log.open(
+            self.directory,
+            self._files,
+            recovered,
+            config=config.log,
+            closing_record=self._totals,
+            notify=self._notify,
+        )
+        router = Router(self._store.channels, self._metrics)
+        self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics)
+        self._turn = Turn(
+            loop=self._loop,
+            clock=clock,
+            log=self._log,
+            store=self._store,
+            router=router,
+            dispatcher=self._dispatcher,
+            metrics=self._metrics,
+            limits=config.limits,
+            fail=self._fail,
+        )
+        self._hub = Hub(
+            turn=self._turn,
+            dispatcher=self._dispatcher,
+            router=router,
+            table=self._table,
+            limits=config.limits,
+            metrics=self._metrics,
+        )
+        self._snapshots = Snapshots(
+            self.directory, self._log, self._turn, config.log.snapshot_after_bytes, clock.now_ms
+        )
+        self._host = Host(
+            config=config,
+            directory=self.directory,
+            store=self._store,
+            router=router,
+            hub=self._hub,
+            turn=self._turn,
+            dispatcher=self._dispatcher,
+            metrics=self._metrics,
+            log=self._log,
+            clock=clock,
+            snapshots=self._snapshots,
+        )
+        self._hub.health = self._host.health
+        self._dispatcher.attach(self._host)
+
+    def _clock(self, recovered: Recovered) -> Clock:
+        """Time goes on from the last logged one: by the boot clock, else by the wall clock."""
+        if recovered.same_boot:
+            now = recovered.now_ms + max(0, self._files.boot_ms() - recovered.boot_ms)
+        else:
+            now = max(wall_ms(), recovered.now_ms)
+        return ManualClock(now) if self._manual_clock else SteadyClock(now)
+
+    def _totals(self) -> bytes:
+        """The record that closes a segment: what replay up to there must give."""
+        return pack(("log.totals", 1, [self._store.totals()]))
+
+    def _notify(self) -> None:
+        """From the sync thread: the loop shall look at the log."""
+        self._loop.call_soon_threadsafe(self._turn.on_log_progress)
+
+    def _log_start(self, recovered: Recovered) -> None:
+        """What changed beside the log, as records: epochs after a loss, the configuration."""
+        issues: list[tuple[str, list[Any]]] = []
+        settings = settings_of(self.config)
+        if settings != self._store.settings.values:
+            issues.append(("settings.apply", [settings]))
+        if recovered.new_epochs or not self._store.channels.era:
+            issues.append(("channel.era", [secrets.token_hex(4)]))
+        if issues:
+            self._turn.open()
+            for method, args in issues:
+                self._dispatcher.issue(method, args)
+            self._turn.at_start(self._log.request_sync)
+        if recovered.new_epochs:
+            self._turn.at_start(self._log.clear_era_pending)
+
+    async def _listen(self) -> None:
+        _raise_file_limit()
+        host, port = parse_listen(self.config.listen)
+        self._listener = await self._loop.create_server(
+            lambda: FirstBytes(self._hub), host, port, backlog=_BACKLOG
+        )
+        name = self._listener.sockets[0].getsockname()
+        self.address = (name[0], name[1])
+        self._directory_lock.describe(f"{name[0]}:{name[1]}")
+
+    # --- life ---
+
+    def _every_second(self) -> None:
+        if self._turn.stopped:
+            return
+        self._hub.look_after(self._dispatcher.ctx.now)
+        self._turn.open()  # time goes on for whoever waits, also when nobody speaks
+        self._snapshots.look_after()
+        self._second = self._loop.call_later(1.0, self._every_second)
+
+    async def wait(self) -> None:
+        """Returns when `end` was called or the server failed."""
+        await self._ended.wait()
+
+    def end(self) -> None:
+        """Asks for a stop (a signal handler)."""
+        self._ended.set()
+
+    def handle_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.end)
+
+    def _fail(self, error: BaseException) -> None:
+        """State or disk cannot be trusted: nothing more may leave; recovery decides."""
+        self.failure = error
+        _log.critical("stopping: %s", "".join(traceback.format_exception(error)).strip())
+        self._ended.set()
+
+    # --- stop ---
+
+    async def stop(self) -> None:
+        """Stops accepting, answers what was applied, closes every connection and the log."""
+        self._hub.accepting = False
+        self._host.stopping = True
+        if self._second is not None:
+            self._second.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        await self._snapshots.stop()
+        if self.failure is None:
+            await self._turn.settle(_STOP_GRACE_S)
+        if self.failure is None:
+            await self._say_goodbye()
+        self._turn.stopped = True
+        self._log.close(self._dispatcher.ctx.now, clean=self.failure is None)
+        self._directory_lock.release()
+        self._store.events.clear()
+
+    async def _say_goodbye(self) -> None:
+        self._turn.open()
+        self._hub.close_all(CLOSE_DRAIN, f"rtserver {__version__} stops; reconnect to resume")
+        deadline = self._loop.time() + _STOP_GRACE_S
+        while self._hub.parties and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
+
+def _raise_file_limit() -> None:
+    """As many sockets as the system allows this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,179 @@
+"""A connection: who is at the other end, what it subscribed to, and its outbox.
+
+Transport-neutral and write-only: reading is each transport's own affair. The outbox collects the
+bytes of a turn and leaves as one write at its end; above the soft limit the connection counts as
+congested (reading stops, subscriptions become cursors into the history), above the hard limit or
+when no byte is taken for long it is closed with a code that says reconnect and resume.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rtserver.errors import CloseKind, RtError
+from rtserver.limits import Limits
+
+__all__ = ["Connection", "Form", "Sink", "Subscription"]
+
+
+class Form(Protocol):
+    """How values look on this connection: wire.frames and wire.inline are such modules."""
+
+    def encode_reply(self, request_id: int, result: Any, /) -> bytes: ...
+
+    def encode_error(self, request_id: int | None, error: list[Any], /) -> bytes: ...
+
+    def encode_push(self, method: str, params: Any, /) -> bytes: ...
+
+
+class Sink(Protocol):
+    """A transport, as its connection sees it."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def buffered(self) -> int:
+        """Bytes written but not yet taken by the kernel."""
+
+    def resume(self) -> None:
+        """What kept requests from being read is over."""
+
+    def end(self) -> None:
+        """Closes after what was written has left, or soon if it does not leave."""
+
+
+class Subscription:
+    """One connection on one channel. Live: pushes come as they are released; otherwise
+    `position` is the last offset that was put in the outbox."""
+
+    __slots__ = ("channel", "connection", "live", "position")
+
+    def __init__(self, connection: Connection, channel: str, position: int) -> None:
+        self.connection = connection
+        self.channel = channel
+        self.position = position
+        self.live = False
+
+
+class Connection:
+    """One party. `rank` is its role as a number (commands.table.ROLES)."""
+
+    __slots__ = (
+        "_dirty",
+        "_limits",
+        "_parts",
+        "_sink",
+        "address",
+        "blocked",
+        "client",
+        "form",
+        "heartbeat_ms",
+        "id",
+        "is_open",
+        "last_heard_ms",
+        "pending_bytes",
+        "rank",
+        "session",
+        "stuck_bytes",
+        "stuck_since_ms",
+        "subscriptions",
+        "user",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        connection_id: int,
+        form: Form,
+        sink: Sink,
+        limits: Limits,
+        dirty: list[Connection],
+        *,
+        rank: int,
+        address: str | None,
+        now: int,
+    ) -> None:
+        self.id = connection_id
+        self.form = form
+        self.rank = rank
+        self.address = address
+        self.user: str | None = None
+        self.client: str | None = None
+        self.session: str | None = None
+        self.heartbeat_ms: int | None = None
+        self.last_heard_ms = now
+        self.subscriptions: dict[str, Subscription] = {}
+        self.is_open = True
+        self.blocked = False  # requests are there, but must not be run yet
+        self.waiting = 0  # replies that wait for a sync or a worker
+        self.pending_bytes = 0  # in the outbox of this turn and in the transport
+        self.stuck_bytes = 0  # what was buffered when it was last looked at
+        self.stuck_since_ms = now
+        self._limits = limits
+        self._sink = sink
+        self._parts: list[bytes] = []
+        self._dirty = dirty  # the connections that the end of the turn has to flush
+
+    @property
+    def congested(self) -> bool:
+        """More waits than the soft limit: nothing new should be made for this connection."""
+        return self.pending_bytes > self._limits.outbox_soft_bytes
+
+    def send(self, data: bytes) -> None:
+        """Adds bytes to the outbox of this turn."""
+        if not self.is_open:
+            return
+        if not self._parts:
+            self._dirty.append(self)
+        self._parts.append(data)
+        self.pending_bytes += len(data)
+
+    def reply(self, request_id: int, result: Any) -> None:
+        self.send(self.form.encode_reply(request_id, result))
+
+    def reply_error(self, request_id: int | None, error: RtError) -> None:
+        self.send(self.form.encode_error(request_id, error.as_wire()))
+
+    def push(self, method: str, params: Any) -> None:
+        self.send(self.form.encode_push(method, params))
+
+    def close(self, kind: CloseKind, message: str, retry_after_ms: int | None = None) -> None:
+        """Says why; the end of the turn then closes. What was collected before leaves first."""
+        params = {"code": kind.code, "name": kind.name, "message": message}
+        if retry_after_ms is not None:
+            params["retry_after_ms"] = retry_after_ms
+        self.push("close", params)
+        self.is_open = False
+
+    def lost(self) -> None:
+        """The peer is gone: nothing more is collected or written."""
+        self.is_open = False
+        self._parts.clear()
+        self.pending_bytes = 0
+
+    # --- the end of a turn ---
+
+    def flush(self) -> int:
+        """One write of all that was collected; returns its bytes."""
+        parts = self._parts
+        if not parts:
+            return 0
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._sink.write(data)
+        self.pending_bytes = self._sink.buffered()
+        return len(data)
+
+    def measure(self) -> int:
+        """Brings `pending_bytes` up to date between turns."""
+        self.pending_bytes = self._sink.buffered() + sum(map(len, self._parts))
+        return self.pending_bytes
+
+    def unblock(self) -> None:
+        """Lets requests run again, when nothing keeps them back any more."""
+        if self.blocked and not self.congested:
+            self.blocked = False
+            self._sink.resume()
+
+    def end(self) -> None:
+        """Closes the transport."""
+        self._sink.end()

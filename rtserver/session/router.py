@@ -1,0 +1,261 @@
+"""Who hears what: subscriptions, released offsets, and readers who are behind.
+
+Promises: a subscriber gets every message of a `must` channel from its position on, in order,
+once; or it is told what is missing. No message is shown before its block is written, nor before
+the sync where its command asked for one: a channel's released offset stops before the first
+message that still waits, and subscribe, history and push all end there. A reader who is behind
+is a cursor into the channel's history, not a queue of copies. A message is encoded once per form
+however many subscribe. Costs: one list append per subscriber and message.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from rtserver.errors import CLOSE_SLOW
+from rtserver.metrics import Metrics
+from rtserver.session.connection import Connection, Form, Subscription
+from rtserver.session.messages import encode_message, message_bytes, message_map
+from rtserver.state.channels import Channel, ChannelIdle, Channels, Message
+
+__all__ = ["Router"]
+
+
+_PAGE = 1_000
+
+# What a held message waits for, while the block of its turn is not written yet; after that it is
+# the sequence number to be synced, or 0 where it only waits behind others.
+_NEEDS_SYNC = -1
+_NEEDS_WRITE = -2
+
+
+class Router:
+    """All subscriptions of the process."""
+
+    __slots__ = (
+        "_behind",
+        "_channels",
+        "_held",
+        "_idle",
+        "_metrics",
+        "_ready",
+        "_subscribers",
+        "subscriptions",
+    )
+
+    def __init__(self, channels: Channels, metrics: Metrics) -> None:
+        self._channels = channels
+        self._metrics = metrics
+        self._subscribers: dict[str, dict[Connection, Subscription]] = {}
+        self._behind: dict[Subscription, None] = {}  # in the order they fell behind
+        self._ready: list[Message] = []  # leave at the end of this turn
+        # Messages of a channel that wait for a sync, or behind one that does.
+        self._held: dict[str, deque[tuple[Message, int]]] = {}
+        self._idle: list[str] = []
+        self.subscriptions = 0
+
+    # --- events of the state ---
+
+    def take(self, events: list[Any], *, synced: bool) -> None:
+        """What a command did. `synced`: its pushes wait for the sync of this turn's block."""
+        for event in events:
+            if type(event) is Message:
+                self._take_message(event, synced)
+            elif type(event) is ChannelIdle:
+                self._idle.append(event.channel)
+        events.clear()
+
+    def _take_message(self, message: Message, synced: bool) -> None:
+        self._metrics.messages_published += 1
+        held = self._held.get(message.channel)
+        if held is not None:
+            held.append((message, _NEEDS_SYNC if synced else _NEEDS_WRITE))
+        elif synced:
+            self._held[message.channel] = deque([(message, _NEEDS_SYNC)])
+        else:
+            self._ready.append(message)
+
+    def take_idle(self) -> list[str]:
+        """Idle channels that nobody listens to, once each."""
+        idle = [name for name in self._idle if name not in self._subscribers]
+        self._idle.clear()
+        return idle
+
+    # --- the end of a turn ---
+
+    def written(self, seq: int) -> None:
+        """The block of this turn is in the log and ends at `seq`."""
+        settled = {_NEEDS_SYNC: seq, _NEEDS_WRITE: 0}
+        for held in self._held.values():
+            for place in range(len(held) - 1, -1, -1):
+                message, due = held[place]
+                if due >= 0:
+                    break
+                held[place] = (message, settled[due])
+        ready, self._ready = self._ready, []
+        for message in ready:
+            self._deliver(message)
+
+    def synced(self, seq: int) -> None:
+        """Everything up to `seq` is on the disk: what waited for it leaves."""
+        for name, held in list(self._held.items()):
+            while held:
+                message, due = held[0]
+                if not 0 <= due <= seq:
+                    break
+                held.popleft()
+                self._deliver(message)
+            if not held:
+                del self._held[name]
+
+    def hold_ready(self) -> None:
+        """The block of this turn could not be written yet: its messages wait for that."""
+        ready, self._ready = self._ready, []
+        for message in ready:
+            self._held.setdefault(message.channel, deque()).append((message, _NEEDS_WRITE))
+
+    @property
+    def holds(self) -> bool:
+        """Whether messages wait for a sync."""
+        return bool(self._held)
+
+    def released(self, channel: Channel) -> int:
+        """The last offset that may be shown."""
+        held = self._held.get(channel.name)
+        return channel.history.top if not held else held[0][0].offset - 1
+
+    def _deliver(self, message: Message) -> None:
+        subscribers = self._subscribers.get(message.channel)
+        if not subscribers:
+            return
+        offset = message.offset
+        encoded: dict[Form, bytes] = {}
+        for connection, subscription in subscribers.items():
+            if not subscription.live or offset <= subscription.position:
+                continue
+            if connection.congested:
+                self._fall_behind(subscription, offset - 1)
+                continue
+            data = encoded.get(connection.form)
+            if data is None:
+                data = encoded[connection.form] = encode_message(connection.form, message)
+            connection.send(data)
+            self._metrics.deliveries += 1
+
+    # --- readers who are behind ---
+
+    def _fall_behind(self, subscription: Subscription, position: int) -> None:
+        subscription.live = False
+        subscription.position = position
+        self._behind[subscription] = None
+
+    def catch_up(self, messages_max: int) -> bool:
+        """Fills the outboxes of readers who are behind from the history, with at most so many
+        messages; True when more could be sent at once."""
+        left = messages_max
+        for subscription in list(self._behind):
+            connection = subscription.connection
+            if not connection.is_open or connection.congested:
+                continue
+            if left <= 0:
+                return True
+            left -= self._catch_up(subscription, left)
+        return False
+
+    def _catch_up(self, subscription: Subscription, messages_max: int) -> int:
+        """The messages sent; fewer than the most when it has caught up or is congested."""
+        connection = subscription.connection
+        channel = self._channels.get(subscription.channel)
+        if channel is None or subscription.position + 1 < channel.history.first_offset:
+            connection.close(
+                CLOSE_SLOW,
+                f"the history of {subscription.channel} has moved past offset"
+                f" {subscription.position}, where you were reading",
+            )
+            return 0
+        released = self.released(channel)
+        sent = 0
+        for message in channel.history.read(subscription.position, messages_max, released):
+            if connection.congested:
+                break
+            connection.send(encode_message(connection.form, message))
+            subscription.position = message.offset
+            sent += 1
+        self._metrics.deliveries += sent
+        if subscription.position >= released:
+            subscription.live = True
+            del self._behind[subscription]
+        return sent
+
+    # --- subscribing ---
+
+    def subscribe(
+        self, connection: Connection, channel: Channel, since: Any, bytes_max: int
+    ) -> dict[str, Any]:
+        """The subscribe reply; what follows its offset comes as pushes."""
+        released = self.released(channel)
+        epoch = self._channels.epoch(channel)
+        position, recovered = _start(since, epoch, channel.history.first_offset, released)
+        messages, position = self.page(channel, position, _PAGE, bytes_max)
+        subscription = Subscription(connection, channel.name, position)
+        self.unsubscribe(connection, channel.name)
+        connection.subscriptions[channel.name] = subscription
+        self._subscribers.setdefault(channel.name, {})[connection] = subscription
+        self.subscriptions += 1
+        if position >= released:
+            subscription.live = True
+        else:
+            self._fall_behind(subscription, position)
+        return {
+            "epoch": epoch,
+            "offset": position,
+            "recovered": recovered,
+            "messages": [message_map(message) for message in messages],
+        }
+
+    def page(
+        self, channel: Channel, after: int, limit: int, bytes_max: int
+    ) -> tuple[list[Message], int]:
+        """Released messages after an offset, at most so many and so large, and where it ends."""
+        messages = channel.history.read(after, limit, self.released(channel))
+        position = max(after, channel.history.first_offset - 1)
+        total = 0
+        for count, message in enumerate(messages):
+            total += message_bytes(message)
+            if total > bytes_max and count:
+                return messages[:count], position
+            position = message.offset
+        return messages, position
+
+    def unsubscribe(self, connection: Connection, channel: str) -> bool:
+        """True when it was subscribed."""
+        subscription = connection.subscriptions.pop(channel, None)
+        if subscription is None:
+            return False
+        subscribers = self._subscribers[channel]
+        del subscribers[connection]
+        if not subscribers:
+            del self._subscribers[channel]
+        self._behind.pop(subscription, None)
+        self.subscriptions -= 1
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        """The connection is gone."""
+        for channel in list(connection.subscriptions):
+            self.unsubscribe(connection, channel)
+
+
+def _start(since: Any, epoch: str, first_offset: int, released: int) -> tuple[int, bool]:
+    """(the position to read on from, whether nothing is missing since the one asked for)."""
+    if since is None:
+        return released, False
+    if isinstance(since, dict):
+        return max(first_offset - 1, released - since["last"]), False
+    asked_epoch, asked = since
+    if asked_epoch != epoch or asked > released:
+        return released, False
+    if asked + 1 < first_offset:
+        return first_offset - 1, False
+    return asked, True

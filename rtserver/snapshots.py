@@ -1,0 +1,115 @@
+"""Snapshots of a running server: who starts the separate process, and when.
+
+The loop only closes a segment of the log; a child process at low priority reads the previous
+snapshot and the closed segments, and writes and verifies the next one. One runs at a time;
+whoever asks meanwhile shares its result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rtserver.errors import INTERNAL, RtError
+from rtserver.persist.log import Log
+from rtserver.tick import Turn
+
+__all__ = ["Snapshots"]
+
+_log = logging.getLogger("rtserver")
+
+
+class Snapshots:
+    """Makes snapshots by a child process."""
+
+    def __init__(
+        self, directory: Path, log: Log, turn: Turn, after_bytes: int, now: Callable[[], int]
+    ) -> None:
+        self._directory = directory
+        self._log = log
+        self._turn = turn
+        self._after_bytes = after_bytes
+        self._now = now
+        self._running: asyncio.Task[dict[str, Any]] | None = None
+
+    def look_after(self) -> None:
+        """Starts a snapshot when the log has grown enough since the last one."""
+        grown = self._log.bytes_since_snapshot >= self._after_bytes
+        if grown and (self._running is None or self._running.done()):
+            task = self._start()
+            task.add_done_callback(_report)
+
+    async def create(self) -> dict[str, Any]:
+        """Makes a snapshot of everything up to now; {name, seq, bytes, created}."""
+        if self._running is None or self._running.done():
+            self._start()
+        assert self._running is not None, "just started"
+        return await asyncio.shield(self._running)
+
+    def _start(self) -> asyncio.Task[dict[str, Any]]:
+        self._running = asyncio.get_running_loop().create_task(self._create())
+        return self._running
+
+    async def stop(self) -> None:
+        """Ends a snapshot that is being made; the files it left are tidied at the next start."""
+        if self._running is not None and not self._running.done():
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def _create(self) -> dict[str, Any]:
+        await self._close_segment()
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rtserver",
+            "compact",
+            str(self._directory),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            preexec_fn=_lower_priority,
+        )
+        try:
+            out, err = await child.communicate()
+        except asyncio.CancelledError:
+            child.kill()
+            await child.wait()
+            raise
+        if child.returncode != 0:
+            reason = err.decode("utf-8", "replace").strip()[-2_000:]
+            raise RtError(INTERNAL, f"the snapshot failed: {reason or child.returncode}")
+        made: dict[str, Any] = json.loads(out)
+        if made.pop("created"):
+            self._log.register_snapshot(made)
+        return {
+            "name": made["name"],
+            "seq": made["seq"],
+            "bytes": made["size"],
+            "created": True,
+        }
+
+    async def _close_segment(self) -> None:
+        """Between two turns, when the state is what the log says."""
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def close() -> None:
+            if not closed.done():
+                self._log.rotate(self._now())
+                closed.set_result(None)
+
+        self._turn.at_start(close)
+        await closed
+
+
+def _lower_priority() -> None:
+    os.nice(19)
+
+
+def _report(task: asyncio.Task[dict[str, Any]]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("no snapshot was made: %s", task.exception())

@@ -1,0 +1,105 @@
+"""Binary frames over a stream: cuts bytes into frames and runs them within the turn's budget.
+
+No await and no object beside the decoded values lies between the bytes and the queued reply. A
+frame that is announced larger than the limit is refused before its body is read; one that
+arrives in pieces is collected in one growing buffer, so that a large frame costs linear time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from rtserver.errors import ProtocolError
+from rtserver.transport.engine import Engine, Progress
+from rtserver.transport.stream import Stream
+from rtserver.wire import frames
+from rtserver.wire.codec import unpack
+from rtserver.wire.frames import HEADER, HEADER_BYTES
+
+__all__ = ["BinaryStream"]
+
+_length_at = HEADER.unpack_from
+_REPORT_COST = 32  # the turn is asked for its time after so many cost units
+
+
+class BinaryStream(Stream):
+    """A connection that speaks frames of msgpack."""
+
+    form = frames
+
+    def __init__(self, engine: Engine, transport: asyncio.Transport, address: str | None) -> None:
+        self._buffer = b""  # received and not run: whole frames, or the begin of a header
+        self._partial = bytearray()  # one frame that is not complete yet
+        self._missing = 0  # bytes it lacks
+        super().__init__(engine, transport, address)
+
+    def receive(self, data: bytes) -> None:
+        if self._missing > 0:
+            self._partial += data
+            self._missing -= len(data)
+            if self._missing <= 0:
+                self._buffer = bytes(self._partial)
+                self._partial = bytearray()
+        elif self._buffer:
+            self._buffer += data
+        else:
+            self._buffer = data
+
+    def run(self) -> Progress:
+        connection = self.connection
+        if self._missing > 0 or not connection.is_open:
+            return Progress.IDLE
+        try:
+            return self._run_frames()
+        except ProtocolError as error:
+            self._engine.metrics.count_error(error.kind.name)
+            connection.reply_error(None, error)
+            connection.close(error.close, error.message)
+            self._buffer = b""
+            return Progress.IDLE
+
+    def _run_frames(self) -> Progress:
+        engine = self._engine
+        run_frame = engine.frame
+        connection = self.connection
+        buffer = self._buffer
+        end = len(buffer)
+        position = 0
+        budget = engine.budget()
+        unreported = 0
+        bytes_max = engine.limits.frame_bytes_max
+        progress = Progress.IDLE
+        while end - position >= HEADER_BYTES:
+            (length,) = _length_at(buffer, position)
+            if length > bytes_max:
+                raise frames.too_large(length, bytes_max)
+            start = position + HEADER_BYTES
+            stop = start + length
+            if stop > end:
+                self._missing = stop - end
+                break
+            if budget <= 0:
+                progress = Progress.MORE
+                break
+            if connection.congested:
+                progress = Progress.BLOCKED
+                break
+            cost = run_frame(connection, unpack(buffer[start:stop]), length)
+            position = stop
+            budget -= cost
+            unreported += cost
+            if unreported >= _REPORT_COST:
+                if engine.spent(unreported):
+                    budget = 0
+                unreported = 0
+        engine.spent(unreported)
+        self._keep(buffer[position:])
+        return progress
+
+    def _keep(self, rest: bytes) -> None:
+        """What is left waits for its missing bytes, or for the next turn."""
+        if self._missing > 0:
+            self._partial += rest
+            self._buffer = b""
+        else:
+            self._buffer = rest

@@ -1,0 +1,90 @@
+"""What a transport needs of the turn, and what the turn needs of a transport."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from rtserver.limits import Limits
+from rtserver.metrics import Metrics
+from rtserver.session.connection import Connection, Form, Sink
+
+__all__ = ["Engine", "Progress", "Reader"]
+
+
+class Progress(Enum):
+    """Why a reader stopped running requests."""
+
+    IDLE = auto()  # it needs more bytes
+    MORE = auto()  # its share of the turn is used up; complete requests are left
+    BLOCKED = auto()  # its outbox is congested or a reply has to leave first
+
+
+class Reader(Protocol):
+    """The reading half of a transport: requests that were received but not run yet."""
+
+    connection: Connection
+    queued: bool  # it waits for its share of the next turn
+    ended: bool  # the peer sends nothing more
+
+    def run(self) -> Progress:
+        """Runs complete requests while the turn has room for them."""
+
+    def set_reading(self, reading: bool) -> None:
+        """Takes bytes from the socket, or leaves them in the kernel."""
+
+
+class Engine(Protocol):
+    """The turn, as transports see it."""
+
+    limits: Limits
+    metrics: Metrics
+
+    connections: int  # open sockets, whatever they speak
+
+    def accept(self) -> bool:
+        """Counts a socket; False when there are so many that it must go at once."""
+
+    def release(self) -> None:
+        """A socket that never became a connection is gone."""
+
+    def connect(self, form: Form, sink: Sink, address: str | None) -> Connection:
+        """A new connection that may send requests."""
+
+    def disconnect(self, connection: Connection) -> None:
+        """The peer is gone."""
+
+    def heard(self, reader: Reader, size: int) -> None:
+        """New bytes came: they run now, or in a later turn when this one is full."""
+
+    def feed(self, reader: Reader) -> None:
+        """What kept the reader back may be over."""
+
+    def budget(self) -> int:
+        """Cost units that one connection may still use in this turn."""
+
+    def spent(self, cost: int) -> bool:
+        """Counts cost; True when the turn has no room for another request."""
+
+    def frame(self, connection: Connection, body: Any, size: int) -> int:
+        """Runs one decoded binary frame; returns its cost."""
+
+    def call(
+        self,
+        connection: Connection,
+        request_id: int | None,
+        method: str,
+        params: Any,
+        raw_options: Any,
+        size: int,
+    ) -> int:
+        """Runs one call; returns its cost."""
+
+    def parameters(self, method: str) -> list[str] | None:
+        """The names of a method's parameters in order; None for an unknown method."""
+
+    def help(self, topic: str | None) -> str:
+        """The text that a person who typed `help` gets."""
+
+    def health(self, path: str) -> tuple[bool, dict[str, Any]] | None:
+        """What /livez and /readyz answer; None for another path."""
