@@ -23,6 +23,7 @@ import click
 import msgspec
 
 from rtserver import PROTOCOL_VERSION, __version__
+from rtserver.commands.reference import reference
 from rtserver.commands.replay import Replay, ReplayFailed
 from rtserver.commands.table import load
 from rtserver.compiled import active_modules
@@ -37,8 +38,9 @@ from rtserver.config import (
 from rtserver.host import loop_name
 from rtserver.persist import inspect
 from rtserver.persist.compaction import compact
-from rtserver.persist.files import DirectoryLocked, Files
-from rtserver.persist.recovery import LogDamaged, Recovered
+from rtserver.persist.errors import DirectoryLocked, LogDamaged, LogFailed
+from rtserver.persist.files import Files
+from rtserver.persist.recovery import Recovered
 from rtserver.server import Server
 from rtserver.state.store import Store
 
@@ -154,7 +156,7 @@ async def _serve(config: Config, *, manual_clock: bool) -> int:
     except (LogDamaged, ReplayFailed) as error:
         _say(f"rtserver: {error}")
         return EXIT_DAMAGED
-    except OSError as error:
+    except (OSError, LogFailed) as error:
         _say(f"rtserver: cannot listen on {config.listen} or use {config.data}: {error}")
         return EXIT_START
     assert server.recovered is not None, "start recovers"
@@ -197,6 +199,25 @@ class _RecoveryBar:
         click.echo(f"\rrecovering [{bar:<30}] {share:4.0%} of {total:,} bytes", nl=False, err=True)
         if done >= total:
             click.echo(err=True)
+
+
+# --- demo ---
+
+
+@main.command()
+@click.option("--file", type=click.Path(path_type=Path, exists=True), help="Another flights CSV.")
+@click.option("--data", type=click.Path(path_type=Path), help="Keep the data in this directory.")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT.")
+@click.option("--exit", "leave", is_flag=True, help="Leave after the check.")
+def demo(file: Path | None, data: Path | None, listen: str, leave: bool) -> None:
+    """Plays a month of real flights through a server and checks every number."""
+    from rtserver.demo.run import run_demo  # floor above; keeps the SDK out of `serve`
+
+    try:
+        code = run_loop(lambda: run_demo(file, data, listen, leave=leave))
+    except KeyboardInterrupt:
+        code = 0
+    sys.exit(code)
 
 
 # --- log ---
@@ -309,6 +330,12 @@ def snapshot_verify(data: Path) -> None:
 
 def _empty_state() -> Replay:
     return Replay(load(), Store())
+
+
+@main.command(hidden=True, name="reference")
+def reference_command() -> None:
+    """Prints the reference of protocol.md from the command table."""
+    click.echo(reference(load()), nl=False)
 
 
 @main.command(hidden=True, name="compact")

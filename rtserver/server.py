@@ -83,6 +83,7 @@ class Server:
         recovered = self._recover()
         self._build(recovered)
         self._log_start(recovered)
+        await asyncio.sleep(0)  # the turn that logged it ends
         self._store.enforce(self.config.limits)
         gc.collect()
         gc.freeze()

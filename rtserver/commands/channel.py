@@ -36,14 +36,7 @@ HISTORY = Shape("History", messages="[Message]", epoch="text?", offset="int", ne
 _channel = Param("channel", CHANNEL)
 
 
-def _optional(kind: Kind) -> Kind:
-    """A field of an item that may be nil."""
-    return Kind(
-        f"{kind.doc}?", kind.python, lambda value: None if value is None else kind.check(value)
-    )
-
-
-_OPTIONAL_NAME = _optional(NAME)
+_OPTIONAL_NAME = Kind("name?", "str | None", NAME.check, optional=True)
 
 
 @command(

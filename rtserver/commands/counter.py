@@ -53,10 +53,14 @@ def add(store: Store, ctx: Context, name: str, delta: int, ttl_ms: int | None) -
     return store.counters.add(ctx.now, name, delta, ttl_ms)
 
 
+def _applied(value: Any) -> bool:
+    return type(value) is not Failed
+
+
 def _sum_add_many(journal: Journal, args: list[Any], result: Any) -> bool:
-    for (name, delta), value in zip(args[0], result["values"], strict=True):
-        if type(value) is int:
-            journal.add_sum(name, delta)
+    for item, value in zip(args[0], result["values"], strict=True):
+        if _applied(value):
+            journal.add_sum(*item)
     return True
 
 
@@ -80,12 +84,8 @@ def add_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
 
     values = each(items, one)
     if not ctx.replaying:
-        ctx.log_as([item for item, value in zip(items, values, strict=True) if _ok(value)])
+        ctx.log_as([item for item, value in zip(items, values, strict=True) if _applied(value)])
     return {"values": values}
-
-
-def _ok(value: Any) -> bool:
-    return type(value) is not Failed
 
 
 @command(

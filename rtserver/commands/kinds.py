@@ -46,11 +46,12 @@ _TEXT_CHARS_MAX = 4_096
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of parameter. `check` returns the value to use or raises ValueError("expected ...");
-    `python` is its annotation in the SDK."""
+    `python` is its annotation in the SDK; an `optional` field of an item may be nil."""
 
     doc: str
     python: str
     check: Callable[[Any], Any]
+    optional: bool = False
 
 
 class Shape:

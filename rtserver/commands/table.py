@@ -222,7 +222,9 @@ def command(name: str, effect: Effect, **columns: Any) -> Callable[[Handler], Ha
 
 
 def load() -> Mapping[str, Command]:
-    """The whole table by name."""
+    """The whole table by name, noun after noun."""
     for module in _MODULES:
         importlib.import_module(f"rtserver.commands.{module}")
-    return _rows
+    place = {noun: index for index, noun in enumerate(_MODULES)}
+    rows = sorted(_rows.values(), key=lambda row: place.get(row.noun, len(place)))
+    return {row.name: row for row in rows}

@@ -39,6 +39,11 @@ def fields(item: Any, names: tuple[str, ...], kinds: tuple[Kind, ...]) -> list[A
     values: list[Any] = []
     for place, kind in enumerate(kinds):
         value = item[place] if place < len(item) else None
+        if value is None:
+            if not kind.optional:
+                raise RtError(INVALID_PARAMS, f"{names[place]} is missing in {item!r:.80}")
+            values.append(None)
+            continue
         try:
             values.append(kind.check(value))
         except ValueError as error:

@@ -22,6 +22,7 @@ from rtserver.structs.sharded_map import ShardedMap
 __all__ = ["TIMER_KIND", "Channel", "ChannelIdle", "Channels", "Message"]
 
 TIMER_KIND = "channel"
+_STEP_MIN_MS = 1_000
 _AGE_STEPS = 16  # an aged message is freed within 1/16 of the age limit after it
 _MESSAGE_OVERHEAD = 128  # bytes counted for a message beside its data
 
@@ -132,7 +133,8 @@ class Channels:
         self.births += 1
         channel = Channel(name, self.births, now)
         self._channels.insert(name, channel)
-        self._arm(channel, now + self._rules(channel).idle_ms)
+        rules = self._rules(channel)
+        self._arm(channel, now + min(rules.idle_ms, max(_STEP_MIN_MS, rules.history_ms)))
         return channel
 
     def publish(
@@ -145,7 +147,7 @@ class Channels:
         message = Message(name, history.top + 1, now, data, key, sender)
         before = history.bytes
         history.append(message, message.bytes, now)
-        history.trim(rules.history_count, rules.history_bytes, now - rules.history_ms)
+        history.trim(rules.history_count, rules.history_bytes, now - rules.history_ms + 1)
         self.history_bytes += history.bytes - before
         channel.touched_at = now
         self._recency.touch(channel)
@@ -191,11 +193,12 @@ class Channels:
             return
         rules = self._rules(channel)
         before = channel.history.bytes
-        channel.history.trim(rules.history_count, rules.history_bytes, now - rules.history_ms)
+        channel.history.trim(rules.history_count, rules.history_bytes, now - rules.history_ms + 1)
         self.history_bytes += channel.history.bytes - before
         if len(channel.history):
-            step = max(1_000, rules.history_ms // _AGE_STEPS)
-            self._arm(channel, now + step)
+            oldest = channel.history.read(0, 1, channel.history.top)[0]
+            step = max(_STEP_MIN_MS, rules.history_ms // _AGE_STEPS)
+            self._arm(channel, max(now + step, oldest.at + rules.history_ms))
         elif self._idle(now, channel):
             self._arm(channel, now + rules.idle_ms)
             self._emit(ChannelIdle(name))

@@ -1,0 +1,112 @@
+"""The demo as a person sees it: a server of its own, a progress bar, the boards, the check."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+import click
+
+import rtclient
+from rtserver.demo.flights import BUNDLED, Flight, Recount, read_flights
+from rtserver.demo.play import BOARD_CARRIERS, BOARD_DELAYS, Played, check, clear, play
+
+__all__ = ["run_demo"]
+
+_LISTENING = re.compile(rb"listening on (rt://\S+)")
+_TOP = 5
+
+
+async def run_demo(file: Path | None, data: Path | None, listen: str, *, leave: bool) -> int:
+    """Plays, prints and checks; returns the exit code."""
+    flights = list(read_flights(file or BUNDLED))
+    place = nullcontext(str(data)) if data else tempfile.TemporaryDirectory(prefix="rtserver-demo-")
+    with place as directory:
+        async with _server(directory, listen) as url:
+            code = await _show(url, flights)
+            if not leave:
+                await _stay(url)
+    return code
+
+
+@asynccontextmanager
+async def _server(directory: str, listen: str) -> AsyncIterator[str]:
+    """A server process on the directory, ended with the block; its URL."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "rtserver", "serve", "--dev"),
+        *("--listen", listen, "--data", directory),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert child.stderr is not None, "it was asked for"
+    try:
+        url = await _url(child.stderr)
+        drain = asyncio.create_task(_echo(child.stderr))
+        yield url
+        drain.cancel()
+    finally:
+        if child.returncode is None:
+            child.terminate()
+        await child.wait()
+
+
+async def _url(lines: asyncio.StreamReader) -> str:
+    async for line in lines:
+        click.echo(line.decode("utf-8").rstrip())
+        found = _LISTENING.search(line)
+        if found:
+            return found.group(1).decode("ascii")
+    raise click.ClickException("the server did not start; its last words are above")
+
+
+async def _echo(lines: asyncio.StreamReader) -> None:
+    async for line in lines:
+        click.echo(line.decode("utf-8").rstrip())
+
+
+async def _show(url: str, flights: list[Flight]) -> int:
+    async with rtclient.connect(url, user="demo") as rt:
+        await clear(rt)
+        label = f"playing {len(flights):,} flights"
+        with click.progressbar(length=len(flights), label=label) as bar:
+            played = await play(rt, flights, bar.update)
+        await _print_boards(rt)
+        compared, wrong = await check(rt, Recount(flights), played)
+    _print_throughput(played, len(flights))
+    for line in wrong[:20]:
+        click.echo(f"WRONG {line}")
+    if wrong:
+        click.echo(f"{len(wrong):,} of {compared:,} numbers differ from a recount of the file")
+        return 1
+    click.echo(f"all {compared:,} numbers agree with a recount of the file")
+    return 0
+
+
+async def _print_boards(rt: rtclient.Client) -> None:
+    for title, board in (
+        ("most delay minutes, by plane", BOARD_DELAYS),
+        ("most flights, by carrier", BOARD_CARRIERS),
+    ):
+        page = await rt.board.top(board, _TOP)
+        click.echo(f"\n{title} ({page.count:,} on the board)")
+        for entry in page.entries:
+            click.echo(f"{entry.rank:4}. {entry.member:8} {entry.score:8,}")
+
+
+def _print_throughput(played: Played, flights: int) -> None:
+    click.echo(
+        f"\n{flights:,} flights were {played.updates:,} updates in {played.seconds:.2f} s:"
+        f" {played.updates / played.seconds:,.0f} updates/s through one connection of the SDK;"
+        f" {played.heard:,} departures were pushed to a subscriber of {played.followed}"
+    )
+
+
+async def _stay(url: str) -> None:
+    host, port = url.removeprefix("rt://").rsplit(":", 1)
+    click.echo(f"\nthe server stays up (Ctrl+C ends it). Try: nc {host} {port}")
+    click.echo(f"  board.top {BOARD_DELAYS} 3\n  counter.get flights:airport:JFK\n  help")
+    await asyncio.Event().wait()

@@ -1,0 +1,258 @@
+"""A server without sockets and files: commands in, replies and records out.
+
+Tests drive time and turns by hand. `replayed` feeds all records through recovery's own path into
+an empty store, so every test can ask whether the log alone gives the same state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from rtserver.commands.dispatch import Dispatcher
+from rtserver.commands.replay import Replay
+from rtserver.commands.table import ROLES, load
+from rtserver.errors import DISK_FULL, ERRORS, RtError
+from rtserver.limits import Limits
+from rtserver.metrics import Metrics
+from rtserver.session.connection import Connection
+from rtserver.session.router import Router
+from rtserver.state.store import Store
+from rtserver.wire import frames
+from rtserver.wire.codec import pack, unpack_trusted
+
+START_MS = 1_700_000_000_000
+
+
+class Refused(Exception):
+    """An error reply."""
+
+    def __init__(self, error: list[Any]) -> None:
+        super().__init__(f"{error[1]}: {error[2]}")
+        self.code, self.name, self.message, self.details = error
+        assert ERRORS[self.name].code == self.code
+
+
+class Peer:
+    """The far end of a connection: what was written to it, decoded."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.ended = False
+        self.stuck = 0  # bytes that the kernel does not take
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def buffered(self) -> int:
+        return self.stuck
+
+    def resume(self) -> None:
+        pass
+
+    def end(self) -> None:
+        self.ended = True
+
+    def take(self) -> list[Any]:
+        """The frames since the last call."""
+        found = []
+        while self.data:
+            (length,) = frames.HEADER.unpack_from(self.data)
+            found.append(msgpack.unpackb(self.data[4 : 4 + length], strict_map_key=False))
+            self.data = self.data[4 + length :]
+        return found
+
+
+class FakeHost:
+    """The process around the commands; only what handlers need."""
+
+    subscriptions_max = 5
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def info(self) -> dict[str, Any]:
+        return {"name": "rtserver"}
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    def time(self) -> dict[str, Any]:
+        return {"now": self._world.now, "wall": self._world.now, "offset_ms": 0, "manual": True}
+
+    def accept_time(self) -> dict[str, int]:
+        return {"jumped_ms": 0, "now": self._world.now}
+
+    def advance(self, ms: int) -> dict[str, int]:
+        self._world.now += ms
+        return {"jumped_ms": ms, "now": self._world.now}
+
+    def hello_limits(self) -> dict[str, int]:
+        return {"frame_bytes_max": 1}
+
+    def subscribe_role(self, channel: str) -> str:
+        return "user" if channel.startswith("open:") else "service"
+
+    def open_channel(self, name: str) -> Any:
+        if self._world.store.channels.get(name) is None:
+            self._world.dispatcher.issue("channel.open", [name])
+        return self._world.store.channels.get(name)
+
+    async def snapshot(self) -> dict[str, Any]:
+        return {}
+
+
+class World:
+    """Store, router, dispatcher and a list of blocks instead of a log."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.table = load()
+        self.store = Store()
+        self.metrics = Metrics()
+        self.router = Router(self.store.channels, self.metrics)
+        self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics)
+        self.dispatcher.attach(FakeHost(self))
+        self.dispatcher.full = RtError(DISK_FULL, "full")
+        self.dirty: list[Connection] = []
+        self.blocks: list[tuple[int, list[bytes]]] = []
+        self.seq = 0
+        self.now = START_MS
+        self.open_turn()
+        self.dispatcher.issue("channel.era", ["era"])
+        self.store.enforce(self.limits)
+        self.end_turn()
+        self.peer = Peer()
+        self.connection = self.connect(self.peer)
+        self.pushed: list[Any] = []  # pushes that came with replies
+        self._next_id = 0
+
+    def connect(self, peer: Peer, role: str = "admin") -> Connection:
+        return Connection(
+            1, frames, peer, self.limits, self.dirty, rank=ROLES[role], address=None, now=self.now
+        )
+
+    # --- turns ---
+
+    def open_turn(self) -> None:
+        ctx = self.dispatcher.ctx
+        ctx.now = self.now
+        ctx.seed = self.seq.to_bytes(16, "big")
+        ctx.draws = 0
+        self.dispatcher.journal.limit = 1 << 24
+        due = self.store.timers.count_due(self.now, 1_000)
+        if due:
+            self.dispatcher.issue("timers.fire", [due])
+
+    def end_turn(self) -> None:
+        """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""
+        for name in self.router.take_idle():
+            self.dispatcher.issue("channel.forget", [name])
+        records = self.dispatcher.journal.drain()
+        if records:
+            self.blocks.append((self.now, records))
+            self.seq += len(records)
+        self.router.written(self.seq)
+        self.router.catch_up(1_000)
+        self.flush()
+
+    def flush(self) -> None:
+        for connection in self.dirty:
+            connection.flush()
+            if not connection.is_open:
+                connection.end()
+        self.dirty.clear()
+
+    def sync(self) -> None:
+        """Everything written so far is synced."""
+        self.router.synced(self.seq)
+        for connection, request_id, result, _ in self.dispatcher.waiting:
+            connection.waiting -= 1
+            connection.reply(request_id, result)
+        self.dispatcher.waiting.clear()
+        self.flush()
+
+    def advance(self, ms: int) -> None:
+        self.now += ms
+        self.open_turn()
+        self.end_turn()
+
+    # --- calls ---
+
+    def send(
+        self,
+        method: str,
+        *args: Any,
+        connection: Connection | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> int:
+        """One request within the turn that is open."""
+        self._next_id += 1
+        body = [0, self._next_id, method, list(args)]
+        if options:
+            body.append(options)
+        decoded = unpack_trusted(pack(body))
+        self.dispatcher.frame(connection or self.connection, decoded, len(pack(body)))
+        return self._next_id
+
+    def call(self, method: str, *args: Any, **options: Any) -> Any:
+        """One turn with one call, synced at once; its result, or Refused."""
+        return self.call_on(self.connection, self.peer, method, *args, **options)
+
+    def call_on(
+        self, connection: Connection, peer: Peer, method: str, *args: Any, **options: Any
+    ) -> Any:
+        self.open_turn()
+        request_id = self.send(method, *args, connection=connection, options=options)
+        self.end_turn()
+        self.sync()
+        replies = []
+        for frame in peer.take():
+            (replies if frame[0] == 1 else self.pushed).append(frame)
+        ((_, answered, error, result),) = replies
+        assert answered == request_id
+        if error is not None:
+            raise Refused(error)
+        return result
+
+    # --- replay ---
+
+    def records(self) -> list[Any]:
+        return [unpack_trusted(record) for _, records in self.blocks for record in records]
+
+    def replayed(self) -> Store:
+        """The state that the log alone gives."""
+        store = Store()
+        replay = Replay(self.table, store)
+        seq = 0
+        for now, records in self.blocks:
+            for record in records:
+                seq += 1
+                replay.apply(unpack_trusted(record), seq, now)
+        return store
+
+    def restored(self) -> Store:
+        """The state that a snapshot gives."""
+        store = Store()
+        replay = Replay(self.table, store)
+        for chunk in self.store.dump():
+            replay.load_chunk(unpack_trusted(pack(chunk)))
+        return store
+
+    def assert_same(self) -> None:
+        """Log and snapshot each give exactly this state, and it agrees with itself."""
+        self.store.check()
+        expected = content(self.store)
+        assert content(self.replayed()) == expected
+        assert content(self.restored()) == expected
+        assert self.replayed().totals() == self.restored().totals() == self.store.totals()
+
+
+def content(store: Store) -> dict[str, list[bytes]]:
+    """Everything in a store in an order that does not depend on how maps iterate."""
+    sections: dict[str, list[bytes]] = {}
+    for section, value in store.dump():
+        rows = value if section in ("counters", "timers") else [value]
+        sections.setdefault(section, []).extend(pack(row) for row in rows)
+    return {section: sorted(rows) for section, rows in sections.items()}
