@@ -59,7 +59,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # --- a turn of the loop ---
     turn_cost_max: Count = 4_000  # commands and items; the rest runs in the next turn
-    turn_ms_max: Annotated[int, Meta(ge=1)] = 6  # no new command starts later in the turn
+    turn_ms_max: Annotated[int, Meta(ge=1)] = 4  # no new command starts later in the turn
     connection_cost_per_turn: Count = 1_000
     turn_log_bytes_max: Annotated[int, Meta(ge=4096)] = 4 * 1024 * 1024
     timers_per_turn: Count = 1_000
