@@ -41,6 +41,7 @@ from rtserver.persist.compaction import compact
 from rtserver.persist.errors import DirectoryLocked, LogDamaged, LogFailed
 from rtserver.persist.files import Files
 from rtserver.persist.recovery import Recovered
+from rtserver.persist.repair import repair
 from rtserver.server import Server
 from rtserver.state.store import Store
 
@@ -265,14 +266,16 @@ def log_repair(
 ) -> None:
     """Makes a damaged log usable again; without --accept-loss it only reports."""
     try:
-        report = inspect.repair(
+        report = repair(
             data,
             Files(),
             truncate_at_seq=truncate_at,
             accept_loss=accept_loss,
             restored=restored,
         )
-    except (LogDamaged, DirectoryLocked) as error:
+    except DirectoryLocked as error:
+        _exit(EXIT_START, str(error))
+    except LogDamaged as error:
         _exit(EXIT_DAMAGED, str(error))
     click.echo(json.dumps(report, indent=2, default=repr))
     sys.exit(0 if report["repaired"] else EXIT_FAILED)

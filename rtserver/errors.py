@@ -118,6 +118,9 @@ CLOSE_IDLE = _close(4002, "idle_timeout", "No bytes came within two heartbeats; 
 CLOSE_TOO_MANY = _close(
     4003, "too_many_connections", "The server has all the connections it takes; reconnect later."
 )
+CLOSE_INTERNAL = _close(
+    4004, "internal_error", "The server failed on your request; reconnect, and please report it."
+)
 CLOSE_PROTOCOL = _close(4500, "protocol_error", "Your client sent what it must not; mend it.")
 CLOSE_TOO_LARGE = _close(
     4501, "frame_too_large", "Your client sent a larger frame than allowed; mend it."

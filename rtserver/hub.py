@@ -86,6 +86,8 @@ class Hub:
 
     def disconnect(self, connection: Connection) -> None:
         self.release()
+        if connection.closed_as is not None:
+            self.metrics.count_close(connection.closed_as.name)
         connection.lost()
         self._router.leave(connection)
         self.parties.pop(connection.id, None)

@@ -134,7 +134,11 @@ class Server:
             metrics=self._metrics,
         )
         self._snapshots = Snapshots(
-            self.directory, self._log, self._turn, config.log.snapshot_after_bytes, clock.now_ms
+            self.directory,
+            self._log,
+            self._turn,
+            config.log.snapshot_after_bytes,
+            lambda: self._dispatcher.ctx.now,
         )
         self._host = Host(
             config=config,

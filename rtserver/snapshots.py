@@ -16,13 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rtserver.errors import INTERNAL, RtError
+from rtserver.errors import INTERNAL, OVERLOADED, RtError
 from rtserver.persist.log import Log
 from rtserver.tick import Turn
 
 __all__ = ["Snapshots"]
 
 _log = logging.getLogger("rtserver")
+
+_SEAL_TIMEOUT_S = 10.0
+_POLL_S = 0.01
 
 
 class Snapshots:
@@ -63,7 +66,7 @@ class Snapshots:
             await asyncio.gather(self._running, return_exceptions=True)
 
     async def _create(self) -> dict[str, Any]:
-        await self._close_segment()
+        await self._close_segments()
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -84,26 +87,34 @@ class Snapshots:
             reason = err.decode("utf-8", "replace").strip()[-2_000:]
             raise RtError(INTERNAL, f"the snapshot failed: {reason or child.returncode}")
         made: dict[str, Any] = json.loads(out)
-        if made.pop("created"):
+        created = made.pop("created")
+        if created:
             self._log.register_snapshot(made)
         return {
             "name": made["name"],
             "seq": made["seq"],
             "bytes": made["size"],
-            "created": True,
+            "created": created,
         }
 
-    async def _close_segment(self) -> None:
+    async def _close_segments(self) -> None:
+        """Everything written is in closed, sealed segments when this returns."""
+        deadline = asyncio.get_running_loop().time() + _SEAL_TIMEOUT_S
+        while not (await self._rotate() and self._log.settled):
+            if asyncio.get_running_loop().time() > deadline:
+                raise RtError(OVERLOADED, "the log could not close its segment; see /readyz")
+            await asyncio.sleep(_POLL_S)
+
+    async def _rotate(self) -> bool:
         """Between two turns, when the state is what the log says."""
-        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-        def close() -> None:
-            if not closed.done():
-                self._log.rotate(self._now())
-                closed.set_result(None)
+        def rotate() -> None:
+            if not done.done():
+                done.set_result(self._log.rotate(self._now()))
 
-        self._turn.at_start(close)
-        await closed
+        self._turn.at_start(rotate)
+        return await done
 
 
 def _lower_priority() -> None:

@@ -11,16 +11,19 @@ backlog and runs in the next turn, round robin.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rtserver.clock import Clock, monotonic_us
-from rtserver.commands.dispatch import Dispatcher, Waiting
-from rtserver.errors import DISK_FULL, OUTCOME_UNKNOWN, OVERLOADED, RtError
+from rtserver.commands.dispatch import BrokenState, Dispatcher, Waiting
+from rtserver.errors import CLOSE_INTERNAL, DISK_FULL, OUTCOME_UNKNOWN, OVERLOADED, RtError
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.persist.errors import LogFailed
 from rtserver.persist.log import Log
 from rtserver.session.connection import Connection
 from rtserver.session.router import Router
@@ -28,6 +31,8 @@ from rtserver.state.store import Store
 from rtserver.transport.engine import Progress, Reader
 
 __all__ = ["Turn"]
+
+_logger = logging.getLogger("rtserver")
 
 _RECORD_SLACK = 64 * 1024  # of a turn's last record beyond the largest frame
 _CATCH_UP_MAX = 2_000  # messages a turn sends to readers who are behind
@@ -78,7 +83,8 @@ class Turn:
         self._fail = fail
         self._backlog: deque[Reader] = deque()
         self._unsynced: deque[_Unsynced] = deque()
-        self._stalled: list[Connection] = []  # their bytes wait for a block that did not fit
+        self._stalled: list[Connection] | None = None  # wait for a block that did not fit
+        self._freed: list[Connection] = []  # their outbox has left: their requests may go on
         self._at_start: list[Callable[[], None]] = []
         self._cost_left = 0
         self._deadline_us = 0
@@ -166,12 +172,21 @@ class Turn:
 
     def _run(self, reader: Reader) -> None:
         connection = reader.connection
-        progress = reader.run()
-        connection.blocked = progress is Progress.BLOCKED
+        try:
+            progress = reader.run()
+        except (BrokenState, LogFailed):
+            raise
+        except Exception:
+            _logger.exception("connection %d: a request could not be handled", connection.id)
+            connection.close(CLOSE_INTERNAL, "the server failed on this request; its log says why")
+            return
+        ending = progress is Progress.IDLE and reader.ended
+        # A half-closed connection is looked at again after each reply that it waits for.
+        connection.blocked = progress is Progress.BLOCKED or (ending and connection.waiting > 0)
         if progress is Progress.MORE:
             self._enqueue(reader)
         reader.set_reading(progress is Progress.IDLE)
-        if progress is Progress.IDLE and reader.ended and not self._expects(connection):
+        if ending and not self._expects(connection):
             connection.is_open = False  # nothing more can come of a half-closed connection
             self.dirty.append(connection)
 
@@ -202,18 +217,23 @@ class Turn:
 
     def _close(self) -> None:
         dispatcher = self._dispatcher
-        for name in self._router.take_idle():
-            dispatcher.issue("channel.forget", [name])
+        self._forget_idle()
         records = dispatcher.journal.drain()
         if records:
             self._log.append(records, dispatcher.ctx.now)
         if self._log.stalled:
-            self._hold()
+            self._hold(said=bool(records))
         else:
             self._release()
         self._start_offloaded()
         self._flush(self.dirty)
         self._finish()
+
+    def _forget_idle(self) -> None:
+        """Idle channels that nobody listens to; without room in the log they stay till later."""
+        for name in self._router.take_idle():
+            with suppress(RtError):
+                self._dispatcher.issue("channel.forget", [name])
 
     def _release(self) -> None:
         """The block is written: what waited for that may leave."""
@@ -235,21 +255,23 @@ class Turn:
         if self._unsynced or self._router.holds:
             self._log.request_sync()
 
-    def _hold(self) -> None:
-        """The block did not fit the disk: all that this turn said waits for a retry."""
-        if not self._stalled:
+    def _hold(self, *, said: bool) -> None:
+        """A block did not fit the disk. If this turn said it, all its bytes wait for a retry."""
+        if self._stalled is None:
+            self._stalled = []
             self._loop.call_later(_RETRY_S, self._guarded, self._retry)
+        if said:
             self._router.hold_ready()
-            self._stalled = list(self.dirty)
+            self._stalled += self.dirty
             self.dirty.clear()
 
     def _retry(self) -> None:
         if not self._log.retry():
             self._loop.call_later(_RETRY_S, self._guarded, self._retry)
             return
-        stalled, self._stalled = self._stalled, []
+        stalled, self._stalled = self._stalled, None
         self.open()
-        self.dirty.extend(stalled)
+        self.dirty.extend(stalled or ())
         self._release()
         self._router.synced(self._log.synced_seq)
 
@@ -260,7 +282,7 @@ class Turn:
             if not connection.is_open:
                 connection.end()
             elif connection.blocked:
-                connection.unblock()
+                self._freed.append(connection)
         connections.clear()
 
     def _finish(self) -> None:
@@ -272,6 +294,9 @@ class Turn:
             self._loop.call_soon(self.open)
         else:
             self._set_wake()
+        freed, self._freed = self._freed, []
+        for connection in freed:  # in a new turn: this one's block is already written
+            connection.unblock()
 
     def _set_wake(self) -> None:
         """The next deadline opens a turn even when no bytes come."""

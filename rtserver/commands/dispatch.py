@@ -190,28 +190,28 @@ class Dispatcher:
     ) -> Any:
         journal = self.journal
         if self.refusal is not None:
-            raise self.refusal
+            raise self.refusal.with_traceback(None)  # it is raised again and again
         if journal.bytes + size + _RECORD_OVERHEAD > journal.limit:
             assert self.full is not None, "a turn that sets a limit says why"
-            raise self.full
+            raise self.full.with_traceback(None)
         ctx = self.ctx
         ctx.effect = None
         drawn = ctx.draws
         store = self._store
         try:
             result = command.handler(store, ctx, *args)
+            if store.events:
+                self._router.take(store.events, synced=ack == "synced")
+            coalesce = command.coalesce
+            if meta is None and coalesce is not None and coalesce(journal, args, result):
+                return result
+            if ctx.draws != drawn or ctx.user is not None or meta is not None:
+                meta = self._meta(meta or {}, drawn, result)
+            journal.add(command, args if ctx.effect is None else ctx.effect, meta)
         except RtError:
             raise
         except Exception as error:
             raise BrokenState(f"{command.name} failed in the middle: {error!r}") from error
-        if store.events:
-            self._router.take(store.events, synced=ack == "synced")
-        coalesce = command.coalesce
-        if meta is None and coalesce is not None and coalesce(journal, args, result):
-            return result
-        if ctx.draws != drawn or ctx.user is not None or meta is not None:
-            meta = self._meta(meta or {}, drawn, result)
-        journal.add(command, args if ctx.effect is None else ctx.effect, meta)
         return result
 
     def _meta(self, meta: dict[str, Any], drawn: int, result: Any) -> dict[str, Any]:

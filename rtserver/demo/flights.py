@@ -57,16 +57,21 @@ def read_flights(path: Path) -> Iterator[Flight]:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
-            delay = row["dep_delay_min"]
+            delay = _known(row["dep_delay_min"])
             yield Flight(
                 row["scheduled"],
                 row["carrier"],
                 row["flight"],
-                row["tail"],
+                _known(row["tail"]),
                 row["origin"],
                 row["dest"],
                 int(delay) if delay else None,
             )
+
+
+def _known(field: str) -> str:
+    """Unknown fields are empty, or NA in the packages that this table comes from."""
+    return "" if field == "NA" else field
 
 
 class Recount:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import rtclient
@@ -73,7 +73,8 @@ async def _play_all(rt: rtclient.Client, flights: list[Flight], tell: Callable[[
     async def one(chunk: list[Flight]) -> None:
         nonlocal updates
         try:
-            updates += await _play_chunk(rt, chunk)
+            done = await _play_chunk(rt, chunk)
+            updates += done  # not in one step: `+=` would read the sum before the await
             tell(len(chunk))
         finally:
             window.release()
@@ -86,12 +87,12 @@ async def _play_all(rt: rtclient.Client, flights: list[Flight], tell: Callable[[
 
 
 async def _play_chunk(rt: rtclient.Client, chunk: list[Flight]) -> int:
-    """Four vector commands; calls of one client are applied in the order they are made."""
+    """Four vector commands; calls of one client are sent in the order they are made."""
     counts = [(name, 1) for flight in chunk for name in flight.counters]
     carriers = [(flight.carrier, 1) for flight in chunk]
     delays = [(flight.plane, flight.delay_min) for flight in chunk if flight.late]
     departures = [(flight.channel, flight.departure()) for flight in chunk]
-    calls = [
+    calls: list[Awaitable[object]] = [
         rt.counter.add_many(counts),
         rt.board.submit_many(BOARD_CARRIERS, carriers),
         rt.channel.publish_many(departures),

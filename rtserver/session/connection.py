@@ -65,6 +65,7 @@ class Connection:
         "address",
         "blocked",
         "client",
+        "closed_as",
         "form",
         "heartbeat_ms",
         "id",
@@ -103,6 +104,7 @@ class Connection:
         self.last_heard_ms = now
         self.subscriptions: dict[str, Subscription] = {}
         self.is_open = True
+        self.closed_as: CloseKind | None = None  # why the server closed it
         self.blocked = False  # requests are there, but must not be run yet
         self.waiting = 0  # replies that wait for a sync or a worker
         self.pending_bytes = 0  # in the outbox of this turn and in the transport
@@ -143,6 +145,7 @@ class Connection:
             params["retry_after_ms"] = retry_after_ms
         self.push("close", params)
         self.is_open = False
+        self.closed_as = kind
 
     def lost(self) -> None:
         """The peer is gone: nothing more is collected or written."""

@@ -68,6 +68,7 @@ class BinaryStream(Stream):
         budget = engine.budget()
         unreported = 0
         bytes_max = engine.limits.frame_bytes_max
+        waiting_max = engine.limits.replies_waiting_max
         progress = Progress.IDLE
         while end - position >= HEADER_BYTES:
             (length,) = _length_at(buffer, position)
@@ -81,7 +82,7 @@ class BinaryStream(Stream):
             if budget <= 0:
                 progress = Progress.MORE
                 break
-            if connection.congested:
+            if connection.congested or connection.waiting >= waiting_max:
                 progress = Progress.BLOCKED
                 break
             cost = run_frame(connection, unpack(buffer[start:stop]), length)

@@ -14,6 +14,7 @@ from typing import Any
 import httptools
 
 from rtserver.transport.engine import Engine
+from rtserver.transport.stream import end_transport
 from rtserver.wire.jsonform import to_json
 
 __all__ = ["HttpStream"]
@@ -42,10 +43,17 @@ class HttpStream(asyncio.Protocol):
         self._head_bytes = 0
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        loop = asyncio.get_running_loop()
-        self._timeout = loop.call_later(
-            engine.limits.http_request_ms_max / 1_000, self._fail, 408, "the request took too long"
-        )
+        self._timeout = self._start_timeout()
+
+    def _start_timeout(self) -> asyncio.TimerHandle:
+        delay_s = self._engine.limits.http_request_ms_max / 1_000
+        return asyncio.get_running_loop().call_later(delay_s, self._time_out)
+
+    def _time_out(self) -> None:
+        if self._head_bytes:
+            self._fail(408, "the request took too long")
+        else:
+            end_transport(self._transport)  # nothing was asked since the last answer
 
     # --- asyncio ---
 
@@ -57,8 +65,18 @@ class HttpStream(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade:
+            end_transport(self._transport)  # answered like any request; what follows is not HTTP
+        except httptools.HttpParserError as error:
             self._fail(400, f"this is not HTTP/1.1: {error}")
+
+    def pause_writing(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         return False
@@ -81,6 +99,8 @@ class HttpStream(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
+        self._timeout.cancel()
+        self._timeout = self._start_timeout()
         method = self._parser.get_method()
         refusal = self._foreign()
         if refusal is not None:
@@ -95,7 +115,7 @@ class HttpStream(asyncio.Protocol):
         else:
             self._answer(200 if health[0] else 503, health[1], body=method == b"GET")
         if not self._parser.should_keep_alive():
-            self._transport.close()
+            end_transport(self._transport)
 
     # --- answers ---
 
@@ -111,7 +131,7 @@ class HttpStream(asyncio.Protocol):
     def _fail(self, status: int, detail: str) -> None:
         if not self._transport.is_closing():
             self._answer(status, _problem(status, detail), close=True)
-            self._transport.close()
+            end_transport(self._transport)
 
     def _answer(
         self, status: int, content: dict[str, Any], *, body: bool = True, close: bool = False

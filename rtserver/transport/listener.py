@@ -15,7 +15,7 @@ from rtserver.transport.binary import BinaryStream
 from rtserver.transport.engine import Engine
 from rtserver.transport.http import HttpStream
 from rtserver.transport.inline import InlineStream
-from rtserver.transport.stream import Stream
+from rtserver.transport.stream import Stream, end_transport, keep_alive
 
 __all__ = ["FirstBytes"]
 
@@ -35,6 +35,7 @@ class FirstBytes(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        keep_alive(self._transport)
         if not self._engine.accept():
             self._transport.abort()
 
@@ -87,7 +88,7 @@ class FirstBytes(asyncio.Protocol):
         transport = self._open_transport()
         if line:
             transport.write(line)
-        transport.close()
+        end_transport(transport)
 
 
 def _address(transport: asyncio.Transport) -> str | None:

@@ -7,13 +7,34 @@ between the two, the connection is congested and its requests wait.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from rtserver.session.connection import Connection, Form
 from rtserver.transport.engine import Engine, Progress
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "end_transport", "keep_alive"]
 
 _END_GRACE_S = 2.0  # how long written bytes may take to leave after a close
+_KEEPALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+_LOOK_EVERY_S = 10.0
+_TCP_CLOSE = 7  # a state of tcp(7), the first byte of TCP_INFO
+
+
+def end_transport(transport: asyncio.Transport) -> None:
+    """Closes once what was written has left; if it does not leave soon, without it."""
+    transport.close()
+    asyncio.get_running_loop().call_later(_END_GRACE_S, transport.abort)
+
+
+def keep_alive(transport: asyncio.Transport) -> None:
+    """Has the kernel find out about a peer that is gone without a word."""
+    peer = transport.get_extra_info("socket")
+    if peer is None:
+        return
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE_S.items():
+        if hasattr(socket, option):
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 class Stream(asyncio.Protocol):
@@ -69,9 +90,7 @@ class Stream(asyncio.Protocol):
         return self._transport.get_write_buffer_size()
 
     def end(self) -> None:
-        self._transport.close()
-        loop = asyncio.get_running_loop()
-        loop.call_later(_END_GRACE_S, self._transport.abort)
+        end_transport(self._transport)
 
     # --- asyncio ---
 
@@ -85,7 +104,19 @@ class Stream(asyncio.Protocol):
         writing until nothing more is to come."""
         self.ended = True
         self._engine.feed(self)
+        self._look_if_gone()
         return True
+
+    def _look_if_gone(self) -> None:
+        """The loop watches a half-closed socket no more: that the peer is gone shows only in
+        its state, once a keepalive probe was refused."""
+        peer = self._transport.get_extra_info("socket")
+        if self._transport.is_closing() or peer is None or not hasattr(socket, "TCP_INFO"):
+            return
+        if peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            self._transport.abort()
+        else:
+            asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look_if_gone)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._engine.disconnect(self.connection)

@@ -25,7 +25,7 @@ pack = _packer.pack
 def unpack(body: bytes | memoryview) -> Any:
     """One msgpack value from bytes of a stranger. Raises ProtocolError."""
     try:
-        value = msgpack.unpackb(body, raw=False, strict_map_key=False)
+        value = _unpack_keyed(body)
     except UnicodeDecodeError as error:
         raise ProtocolError(f"text is not valid UTF-8: {error.reason}") from None
     except (ValueError, TypeError, RecursionError) as error:
@@ -34,6 +34,32 @@ def unpack(body: bytes | memoryview) -> Any:
     if len(body) > NESTING_MAX and _depth_exceeds(value, NESTING_MAX):
         raise ProtocolError(f"values are nested deeper than {NESTING_MAX} levels")
     return value
+
+
+class _Unkeyed:
+    """A map with other keys than text: it parses, but nothing accepts it. It is never made a
+    dict, because a stranger can choose integers and timestamps that all have the same hash."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+def _unpack_keyed(body: bytes | memoryview) -> Any:
+    try:
+        return msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except UnicodeDecodeError:
+        raise
+    except ValueError:
+        return msgpack.unpackb(body, raw=False, strict_map_key=False, object_pairs_hook=_map)
+
+
+def _map(pairs: list[tuple[Any, Any]]) -> Any:
+    for key, _ in pairs:
+        if type(key) is not str:
+            return _Unkeyed(type(key).__name__)
+    return dict(pairs)
 
 
 def unpack_trusted(body: bytes) -> Any:
@@ -91,6 +117,8 @@ def _check_data(value: Any, levels: int) -> None:
             _check_keys(value)
         for child in value.values() if kind is dict else value:
             _check_data(child, levels - 1)
+    elif kind is _Unkeyed:
+        raise ValueError(f"a map key is {value.kind}, expected text")
     else:
         raise ValueError("a msgpack extension type is not accepted")
 

@@ -49,13 +49,13 @@ def _value(line: str, start: int) -> tuple[Any, int]:
     text = "" if word is None else word.group()
     try:
         value, end = scan_json(line, start)
+        if end == len(line) or line[end].isspace():
+            return value, end
     except ValueError:
-        if text[:1] in ('"', "{", "["):
-            raise ValueError(f"{text!r} begins like JSON but is not; check its quotes") from None
-        return text, start + len(text)
-    if end < len(line) and not line[end].isspace():
-        return text, start + len(text)
-    return value, end
+        pass
+    if text[:1] in ('"', "{", "["):
+        raise ValueError(f"{text!r} begins like JSON but is not; check its quotes")
+    return text, start + len(text)
 
 
 def encode_reply(_request_id: int, result: Any) -> bytes:

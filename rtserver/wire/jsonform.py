@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import Any, NoReturn
 
 import msgspec
@@ -18,6 +19,7 @@ __all__ = ["from_json_value", "scan_json", "to_json"]
 
 _SAFE_INTEGER = 2**53
 _RESERVED = frozenset(("$b64", "$i64", "$map"))
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
 
 
 def to_json(value: Any) -> bytes:
@@ -60,7 +62,7 @@ def from_json_value(value: Any) -> Any:
         return _map(inner)
     if type(inner) is not str:
         raise ValueError(f"{key} holds text")
-    return _bytes(inner) if key == "$b64" else int(inner)
+    return _bytes(inner) if key == "$b64" else _integer(inner)
 
 
 def _map(value: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +81,12 @@ def _bytes(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(f"$b64 is not base64: {error}") from None
+
+
+def _integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError("$i64 is not a decimal integer")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:

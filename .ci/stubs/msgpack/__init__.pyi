@@ -1,6 +1,6 @@
 """The part of msgpack's interface that this project uses (the package ships no types)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 class Packer:
@@ -37,4 +37,5 @@ def unpackb(
     raw: bool = ...,
     strict_map_key: bool = ...,
     use_list: bool = ...,
+    object_pairs_hook: Callable[[list[tuple[Any, Any]]], Any] = ...,
 ) -> Any: ...
