@@ -126,9 +126,7 @@ class Hub:
 
     def _look_at(self, connection: Connection, now: int) -> int:
         pending = connection.measure()
-        if pending < connection.stuck_bytes or not pending:
-            connection.stuck_since_ms = now
-        connection.stuck_bytes = pending
+        stuck_ms = connection.stuck_ms(now)
         heartbeat_ms = connection.heartbeat_ms
         if not connection.is_open:
             return pending
@@ -138,12 +136,11 @@ class Hub:
                 CLOSE_SLOW,
                 f"{pending} bytes wait for you, at most {self.limits.outbox_hard_bytes}",
             )
-        elif pending and now - connection.stuck_since_ms >= self.limits.outbox_stuck_ms:
+        elif stuck_ms >= self.limits.outbox_stuck_ms:
             self._close(
                 connection,
                 CLOSE_SLOW,
-                f"{pending} bytes wait for you; you took none for"
-                f" {now - connection.stuck_since_ms} ms",
+                f"{pending} bytes wait for you; you took none for {stuck_ms} ms",
             )
         elif heartbeat_ms and now - connection.last_heard_ms > _SILENT_INTERVALS * heartbeat_ms:
             self._close(

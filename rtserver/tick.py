@@ -227,6 +227,7 @@ class Turn:
             self._release()
         self._start_offloaded()
         self._flush(self.dirty)
+        self._more |= self._router.lags and not self._log.stalled
         self._finish()
 
     def _forget_idle(self) -> None:
@@ -241,7 +242,7 @@ class Turn:
         router = self._router
         router.written(seq)
         self._await_sync(seq)
-        self._more |= router.catch_up(_CATCH_UP_MAX)
+        router.catch_up(_CATCH_UP_MAX)
 
     def _await_sync(self, seq: int) -> None:
         waiting = self._dispatcher.waiting

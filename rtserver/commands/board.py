@@ -22,7 +22,7 @@ from rtserver.commands.kinds import (
     one_of,
 )
 from rtserver.commands.table import Effect, Param, command
-from rtserver.commands.vector import Failed, each, fields
+from rtserver.commands.vector import Failed, Item, each
 from rtserver.limits import LIST_DEFAULT
 from rtserver.state.boards import Board, BoardRules, Entry, RankKind, Score, Submission
 from rtserver.state.store import Store
@@ -52,6 +52,7 @@ NAME_PAGE = Shape("NamePage", items="[text]", next="text?")
 _MODES = one_of("best", "last", "sum")
 _name = Param("name", NAME)
 _member = Param("member", MEMBER)
+_SCORE = Item(member=MEMBER, score=NUMBER)
 _members = Param("members", NAMES)
 _window = Param("window", one_of("all"), "all")
 _period = Param("period", one_of("current"), "current")
@@ -132,7 +133,7 @@ def submit_many(store: Store, ctx: Context, name: str, items: list[Any]) -> dict
     with boards.open(ctx.now, name) as board:
 
         def one(item: Any) -> dict[str, Any]:
-            member, score = fields(item, ("member", "score"), (MEMBER, NUMBER))
+            member, score = _SCORE.read(item)
             return _submission(boards.submit(ctx.now, board, member, score))
 
         results = each(items, one)

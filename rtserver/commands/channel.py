@@ -18,7 +18,7 @@ from rtserver.commands.kinds import (
     Shape,
 )
 from rtserver.commands.table import Effect, Param, command
-from rtserver.commands.vector import Failed, each, fields
+from rtserver.commands.vector import Failed, Item, each
 from rtserver.errors import LIMIT_REACHED, RtError
 from rtserver.limits import LIST_DEFAULT, REPLY_BYTES_MAX
 from rtserver.session.messages import message_bytes, message_map
@@ -36,7 +36,9 @@ HISTORY = Shape("History", messages="[Message]", epoch="text?", offset="int", ne
 _channel = Param("channel", CHANNEL)
 
 
-_OPTIONAL_NAME = Kind("name?", "str | None", NAME.check, optional=True)
+_PUBLICATION = Item(
+    channel=CHANNEL, data=DATA, key=Kind("name?", "str | None", NAME.check, optional=True)
+)
 
 
 @command(
@@ -64,9 +66,7 @@ def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None
 )
 def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
     def one(item: Any) -> dict[str, Any]:
-        channel, data, key = fields(
-            item, ("channel", "data", "key"), (CHANNEL, DATA, _OPTIONAL_NAME)
-        )
+        channel, data, key = _PUBLICATION.read(item)
         offset, epoch = store.channels.publish(ctx.now, channel, pack(data), key, ctx.user)
         return {"offset": offset, "epoch": epoch}
 

@@ -18,7 +18,7 @@ from rtserver.commands.kinds import (
     one_of,
 )
 from rtserver.commands.table import Effect, Param, command
-from rtserver.commands.vector import Failed, each, fields
+from rtserver.commands.vector import Failed, Item, each
 from rtserver.limits import LIST_DEFAULT
 from rtserver.state.store import Store
 
@@ -29,6 +29,7 @@ COUNTERS = Shape("CounterPage", items="[CounterItem]", next="text?")
 DELETED = Shape("Deleted", deleted="bool")
 
 _name = Param("name", NAME)
+_DELTA = Item(name=NAME, delta=INT64)
 
 
 def _sum_add(journal: Journal, args: list[Any], _result: Any) -> bool:
@@ -79,7 +80,7 @@ def add_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
     counters = store.counters
 
     def one(item: Any) -> int:
-        name, delta = fields(item, ("name", "delta"), (NAME, INT64))
+        name, delta = _DELTA.read(item)
         return counters.add(now, name, delta)
 
     values = each(items, one)

@@ -141,6 +141,8 @@ def _bool(value: Any) -> bool:
 
 
 def _data(value: Any) -> Any:
+    if value is None:
+        raise ValueError("expected data other than nil")
     try:
         check_data(value)
     except ValueError as error:

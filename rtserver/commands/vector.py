@@ -11,7 +11,7 @@ from typing import Any
 from rtserver.commands.kinds import Kind
 from rtserver.errors import INVALID_PARAMS, RtError
 
-__all__ = ["Failed", "each", "fields"]
+__all__ = ["Failed", "Item", "each"]
 
 
 class Failed(dict[str, Any]):
@@ -32,22 +32,41 @@ def each(items: list[Any], apply: Callable[[Any], Any]) -> list[Any]:
     return results
 
 
-def fields(item: Any, names: tuple[str, ...], kinds: tuple[Kind, ...]) -> list[Any]:
-    """The checked fields of an item that is an array; trailing ones may be left out as nil."""
-    if type(item) is not list or len(item) > len(kinds):
-        raise RtError(INVALID_PARAMS, f"an item is [{', '.join(names)}], not {item!r:.80}")
-    values: list[Any] = []
-    for place, kind in enumerate(kinds):
-        value = item[place] if place < len(item) else None
-        if value is None:
-            if not kind.optional:
-                raise RtError(INVALID_PARAMS, f"{names[place]} is missing in {item!r:.80}")
-            values.append(None)
-            continue
-        try:
-            values.append(kind.check(value))
-        except ValueError as error:
+class Item:
+    """What one item of a vector is: an array of named fields, of which optional ones may be left
+    out as nil."""
+
+    __slots__ = ("_checks", "_kinds", "_names")
+
+    def __init__(self, **fields: Kind) -> None:
+        self._names = tuple(fields)
+        self._kinds = tuple(fields.values())
+        self._checks = tuple(kind.check for kind in self._kinds)
+
+    def read(self, item: Any) -> list[Any]:
+        """The checked fields of an item. Raises RtError invalid_params."""
+        checks = self._checks
+        if type(item) is list and len(item) == len(checks):
+            try:
+                return [check(value) for check, value in zip(checks, item, strict=True)]
+            except ValueError:
+                pass  # the slow way finds out which field it was, or that one is left out
+        return self._read_each(item)
+
+    def _read_each(self, item: Any) -> list[Any]:
+        if type(item) is not list or len(item) > len(self._names):
             raise RtError(
-                INVALID_PARAMS, f"{names[place]} is {value!r:.80}, {error}", {"param": names[place]}
-            ) from None
-    return values
+                INVALID_PARAMS, f"an item is [{', '.join(self._names)}], not {item!r:.80}"
+            )
+        values: list[Any] = []
+        for place, (name, kind) in enumerate(zip(self._names, self._kinds, strict=True)):
+            value = item[place] if place < len(item) else None
+            if value is None and not kind.optional:
+                raise RtError(INVALID_PARAMS, f"{name} is missing in {item!r:.80}")
+            try:
+                values.append(None if value is None else kind.check(value))
+            except ValueError as error:
+                raise RtError(
+                    INVALID_PARAMS, f"{name} is {value!r:.80}, {error}", {"param": name}
+                ) from None
+        return values

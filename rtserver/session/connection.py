@@ -62,6 +62,9 @@ class Connection:
         "_limits",
         "_parts",
         "_sink",
+        "_stuck_since_ms",
+        "_taken_bytes",
+        "_written_bytes",
         "address",
         "blocked",
         "client",
@@ -74,8 +77,6 @@ class Connection:
         "pending_bytes",
         "rank",
         "session",
-        "stuck_bytes",
-        "stuck_since_ms",
         "subscriptions",
         "user",
         "waiting",
@@ -108,8 +109,9 @@ class Connection:
         self.blocked = False  # requests are there, but must not be run yet
         self.waiting = 0  # replies that wait for a sync or a worker
         self.pending_bytes = 0  # in the outbox of this turn and in the transport
-        self.stuck_bytes = 0  # what was buffered when it was last looked at
-        self.stuck_since_ms = now
+        self._stuck_since_ms = now  # since when the peer has taken no byte, while some waited
+        self._written_bytes = 0  # ever handed to the transport
+        self._taken_bytes = 0  # of these, taken by the kernel when it was last looked at
         self._limits = limits
         self._sink = sink
         self._parts: list[bytes] = []
@@ -163,6 +165,7 @@ class Connection:
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         self._sink.write(data)
+        self._written_bytes += len(data)
         self.pending_bytes = self._sink.buffered()
         return len(data)
 
@@ -170,6 +173,15 @@ class Connection:
         """Brings `pending_bytes` up to date between turns."""
         self.pending_bytes = self._sink.buffered() + sum(map(len, self._parts))
         return self.pending_bytes
+
+    def stuck_ms(self, now: int) -> int:
+        """How long the peer has taken none of the bytes that wait for it."""
+        buffered = self._sink.buffered()
+        taken = self._written_bytes - buffered
+        if taken != self._taken_bytes or not buffered:
+            self._taken_bytes = taken
+            self._stuck_since_ms = now
+        return now - self._stuck_since_ms
 
     def unblock(self) -> None:
         """Lets requests run again, when nothing keeps them back any more."""

@@ -150,18 +150,22 @@ class Router:
         subscription.position = position
         self._behind[subscription] = None
 
-    def catch_up(self, messages_max: int) -> bool:
+    def catch_up(self, messages_max: int) -> None:
         """Fills the outboxes of readers who are behind from the history, with at most so many
-        messages; True when more could be sent at once."""
+        messages."""
         left = messages_max
         for subscription in list(self._behind):
             connection = subscription.connection
             if not connection.is_open or connection.congested:
                 continue
             if left <= 0:
-                return True
+                return
             left -= self._catch_up(subscription, left)
-        return False
+
+    @property
+    def lags(self) -> bool:
+        """Whether a reader who is behind could take more now."""
+        return any(one.connection.is_open and not one.connection.congested for one in self._behind)
 
     def _catch_up(self, subscription: Subscription, messages_max: int) -> int:
         """The messages sent; fewer than the most when it has caught up or is congested."""

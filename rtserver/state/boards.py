@@ -67,7 +67,9 @@ class Board:
     """One board. Members are interned into slots; a freed slot is used again."""
 
     __slots__ = (
+        "_bans",
         "_descending",
+        "_expires",
         "_expiry",
         "_floats",
         "_free",
@@ -92,6 +94,8 @@ class Board:
         self.seq = 0  # score changes so far; never reused
         self.members_max: int | None = None
         self.banned: ShardedMap[bool] = ShardedMap()
+        self._bans = False  # these two spare look-ups on boards that never had any
+        self._expires = False
         self._floats = rules.score == "float"
         self._descending = rules.order == "desc"
         column = "d" if self._floats else "q"
@@ -133,7 +137,7 @@ class Board:
 
     def check_new(self, member: str, score: Score) -> Score:
         """The score of a member that enters. Raises RtError where it may not."""
-        if member in self.banned:
+        if self._bans and member in self.banned:
             raise RtError(BANNED, f"{member!r} is banned from board {self.name!r}")
         return self._checked(member, score)
 
@@ -224,6 +228,7 @@ class Board:
         self._meta.insert(member, meta)
 
     def ban(self, members: Iterable[str]) -> None:
+        self._bans = True
         for member in members:
             self.banned.insert(member, True)
 
@@ -242,10 +247,13 @@ class Board:
 
     def expired(self, now: int, member: str) -> bool:
         """True from a member's deadline on, also before its timer has fired."""
+        if not self._expires:
+            return False
         deadline = self._expiry.get(member)
         return deadline is not None and deadline[0] <= now
 
     def set_deadline(self, member: str, due: int, timer_id: int) -> None:
+        self._expires = True
         self._expiry.insert(member, (due, timer_id))
 
     def drop_deadline(self, member: str) -> tuple[int, int] | None:
@@ -366,7 +374,7 @@ class Board:
         for member, meta in metas.items():
             self._meta.insert(member, meta)
         for member, (due, timer_id) in deadlines.items():
-            self._expiry.insert(member, (due, timer_id))
+            self.set_deadline(member, due, timer_id)
 
     def reclaim(self, entries_max: int) -> bool:
         """Frees a slice of a board that nobody can reach any more; True when all is free."""
@@ -540,8 +548,7 @@ class Boards:
             board = self._new(created_at, name, BoardRules(*rules))
             self._attach(board)
             board.seq = seq
-            for member in banned:
-                board.banned.insert(member, True)
+            board.ban(banned)
             return
         board = self.find(name)
         board.load(*rest)

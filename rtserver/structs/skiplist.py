@@ -7,13 +7,14 @@ of blocks of up to 512 entries in three parallel columns (Shao, Reppy, Appel, "U
 does. Each step of a tower holds its block's fence, a lower bound, so that a search touches no
 block but the last, and the removal of a block's first entry changes no tower.
 
-Every block but the last is at least a quarter full. A split or a merge moves a block at most, so
-the longest operation took 0.2 ms; nothing is ever rebuilt. Links go forward and down only: there
-is no cycle to collect. It does not keep NaN apart (callers refuse it), share entries between
-readers and writers, or survive changes while it is iterated.
+Every block but the last is at least a quarter full. A split or a merge moves a block at most and
+nothing is ever rebuilt: the longest operation took 0.1 to 0.4 ms. Links go forward and down only,
+so there is no cycle to collect. It does not keep NaN apart (callers refuse it) and may not be
+changed while it is iterated.
 
-`python -m bench.skiplist`, in microseconds an operation (2-core AMD EPYC VM, CPython 3.11, random
-keys, items in an array("I"), so that the columns alone are 20 bytes an entry):
+`python -m bench.skiplist`, in microseconds an operation (2-core AMD EPYC VM with an idle
+neighbour, up to 1.8 times as much with a busy one; CPython 3.11, random keys, items in an
+array("I"), so that the columns alone are 20 bytes an entry):
 
     entries     bytes/entry  insert  remove  rank  dense rank  by index  append  pop first
     1,000              23.1     1.4     1.3   0.7         8.3       0.3     0.7        0.8
