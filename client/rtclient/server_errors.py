@@ -1,0 +1,251 @@
+"""The errors that the server answers, one class each.
+
+Made by client/generate.py from the server's tables; change those, not this.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from rtclient.errors import Error, LimitError, RequestError, RightsError, ServerError, StateError
+
+__all__ = [
+    "ERRORS",
+    "Banned",
+    "Conflict",
+    "DeadlineExceeded",
+    "DiskFull",
+    "Duplicate",
+    "Forbidden",
+    "FrameTooLarge",
+    "InternalError",
+    "InvalidOption",
+    "InvalidParams",
+    "KeyReused",
+    "LimitReached",
+    "NotFound",
+    "OutOfRange",
+    "OutcomeUnknown",
+    "Overloaded",
+    "ProtocolError",
+    "ShuttingDown",
+    "TooMany",
+    "UnknownMethod",
+    "UnsupportedVersion",
+]
+
+
+class ProtocolError(RequestError):
+    """Send frames as protocol.md section 2 describes them."""
+
+    code = 100
+    name = "protocol_error"
+    retryable = False
+    advice: ClassVar[str] = "Send frames as protocol.md section 2 describes them."
+
+
+class FrameTooLarge(RequestError):
+    """Split the request; hello tells the limit."""
+
+    code = 101
+    name = "frame_too_large"
+    retryable = False
+    advice: ClassVar[str] = "Split the request; hello tells the limit."
+
+
+class UnknownMethod(RequestError):
+    """Use a method that `help` lists; the server may be older."""
+
+    code = 102
+    name = "unknown_method"
+    retryable = False
+    advice: ClassVar[str] = "Use a method that `help` lists; the server may be older."
+
+
+class InvalidParams(RequestError):
+    """Correct the parameter that the message names."""
+
+    code = 103
+    name = "invalid_params"
+    retryable = False
+    advice: ClassVar[str] = "Correct the parameter that the message names."
+
+
+class InvalidOption(RequestError):
+    """Correct the option that the message names."""
+
+    code = 104
+    name = "invalid_option"
+    retryable = False
+    advice: ClassVar[str] = "Correct the option that the message names."
+
+
+class KeyReused(RequestError):
+    """Use a fresh idempotency key for a request with other arguments."""
+
+    code = 105
+    name = "key_reused"
+    retryable = False
+    advice: ClassVar[str] = "Use a fresh idempotency key for a request with other arguments."
+
+
+class Duplicate(RequestError):
+    """Nothing to do: this key or source offset was applied before."""
+
+    code = 106
+    name = "duplicate"
+    retryable = False
+    advice: ClassVar[str] = "Nothing to do: this key or source offset was applied before."
+
+
+class DeadlineExceeded(RequestError):
+    """Nothing was done; send it again with a longer timeout_ms."""
+
+    code = 107
+    name = "deadline_exceeded"
+    retryable = True
+    advice: ClassVar[str] = "Nothing was done; send it again with a longer timeout_ms."
+
+
+class UnsupportedVersion(RequestError):
+    """Use a protocol version that the message names."""
+
+    code = 108
+    name = "unsupported_version"
+    retryable = False
+    advice: ClassVar[str] = "Use a protocol version that the message names."
+
+
+class NotFound(StateError):
+    """Create it first, or correct the name."""
+
+    code = 200
+    name = "not_found"
+    retryable = False
+    advice: ClassVar[str] = "Create it first, or correct the name."
+
+
+class Conflict(StateError):
+    """It exists with another meaning; use another name or delete it first."""
+
+    code = 201
+    name = "conflict"
+    retryable = False
+    advice: ClassVar[str] = "It exists with another meaning; use another name or delete it first."
+
+
+class LimitReached(StateError):
+    """Remove something first, or raise the limit."""
+
+    code = 202
+    name = "limit_reached"
+    retryable = False
+    advice: ClassVar[str] = "Remove something first, or raise the limit."
+
+
+class OutOfRange(StateError):
+    """Keep the result within what the message names; nothing changed."""
+
+    code = 203
+    name = "out_of_range"
+    retryable = False
+    advice: ClassVar[str] = "Keep the result within what the message names; nothing changed."
+
+
+class Banned(StateError):
+    """The member was banned from this board."""
+
+    code = 204
+    name = "banned"
+    retryable = False
+    advice: ClassVar[str] = "The member was banned from this board."
+
+
+class Overloaded(LimitError):
+    """Wait a moment, then send it again."""
+
+    code = 300
+    name = "overloaded"
+    retryable = True
+    advice: ClassVar[str] = "Wait a moment, then send it again."
+
+
+class DiskFull(LimitError):
+    """Nothing was done; make room on the server's disk, then send it again."""
+
+    code = 301
+    name = "disk_full"
+    retryable = True
+    advice: ClassVar[str] = "Nothing was done; make room on the server's disk, then send it again."
+
+
+class TooMany(LimitError):
+    """Ask for less at once; the message names the limit."""
+
+    code = 302
+    name = "too_many"
+    retryable = False
+    advice: ClassVar[str] = "Ask for less at once; the message names the limit."
+
+
+class Forbidden(RightsError):
+    """Act with the role that the message names."""
+
+    code = 400
+    name = "forbidden"
+    retryable = False
+    advice: ClassVar[str] = "Act with the role that the message names."
+
+
+class InternalError(ServerError):
+    """A defect of the server; please report it."""
+
+    code = 500
+    name = "internal_error"
+    retryable = False
+    advice: ClassVar[str] = "A defect of the server; please report it."
+
+
+class OutcomeUnknown(ServerError):
+    """It was applied but not yet synced; send it again with the same idempotency key."""
+
+    code = 501
+    name = "outcome_unknown"
+    retryable = True
+    advice: ClassVar[str] = (
+        "It was applied but not yet synced; send it again with the same idempotency key."
+    )
+
+
+class ShuttingDown(ServerError):
+    """Reconnect, then send it again."""
+
+    code = 502
+    name = "shutting_down"
+    retryable = True
+    advice: ClassVar[str] = "Reconnect, then send it again."
+
+
+ERRORS: Final[dict[str, type[Error]]] = {
+    "protocol_error": ProtocolError,
+    "frame_too_large": FrameTooLarge,
+    "unknown_method": UnknownMethod,
+    "invalid_params": InvalidParams,
+    "invalid_option": InvalidOption,
+    "key_reused": KeyReused,
+    "duplicate": Duplicate,
+    "deadline_exceeded": DeadlineExceeded,
+    "unsupported_version": UnsupportedVersion,
+    "not_found": NotFound,
+    "conflict": Conflict,
+    "limit_reached": LimitReached,
+    "out_of_range": OutOfRange,
+    "banned": Banned,
+    "overloaded": Overloaded,
+    "disk_full": DiskFull,
+    "too_many": TooMany,
+    "forbidden": Forbidden,
+    "internal_error": InternalError,
+    "outcome_unknown": OutcomeUnknown,
+    "shutting_down": ShuttingDown,
+}

@@ -1,0 +1,79 @@
+"""Bytes of the wire: msgpack bodies behind a u32 big-endian length.
+
+Owns the shapes of requests and the cutting of a stream into values; knows nothing of sockets.
+Requests are put together from parts that were packed before, so that arguments are taken as they
+are at the time of the call and a request can be sent again as it was. Linear in bytes, also
+where a large frame arrives in many pieces.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgpack
+
+__all__ = ["FRAME_BYTES_MAX", "HEADER_BYTES", "Frames", "Pack", "header", "packed_array", "packer"]
+
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # the protocol's ceiling
+HEADER_BYTES: Final = 4
+
+Pack = Callable[[Any], bytes]
+
+header = struct.Struct(">I").pack
+_length_at = struct.Struct(">I").unpack_from
+_unpack = msgpack.unpackb
+
+
+def packer() -> Pack:
+    """A function from values to msgpack; each event loop has its own, for one is not reentrant."""
+    return msgpack.Packer(use_bin_type=True).pack
+
+
+def packed_array(items: Sequence[bytes]) -> bytes:
+    """An array of at most 65,535 values that are packed already."""
+    count = len(items)
+    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return head + b"".join(items)
+
+
+class Frames:
+    """Cuts what arrives into values."""
+
+    __slots__ = ("_held", "_held_bytes", "_needed")
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []  # pieces of a frame that is not complete
+        self._held_bytes = 0
+        self._needed = 0  # bytes until something can be cut
+
+    def cut(self, data: bytes) -> tuple[list[Any], int]:
+        """The values that are complete now, and their bytes. Raises ValueError for no frame."""
+        if self._held:
+            self._held.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes < self._needed:
+                return [], 0
+            data = b"".join(self._held)
+            self._held.clear()
+        values: list[Any] = []
+        position = 0
+        needed = HEADER_BYTES
+        end = len(data)
+        while end - position >= HEADER_BYTES:
+            (length,) = _length_at(data, position)
+            if length > FRAME_BYTES_MAX:
+                raise ValueError(f"a frame of {length} bytes was announced")
+            start = position + HEADER_BYTES
+            stop = start + length
+            if stop > end:
+                needed = HEADER_BYTES + length
+                break
+            values.append(_unpack(data[start:stop], raw=False, strict_map_key=False))
+            position = stop
+        if position < end:
+            self._held.append(data[position:])
+            self._held_bytes = end - position
+            self._needed = needed
+        return values, position
