@@ -190,6 +190,16 @@ def test_few_blocks_stay_when_most_entries_go(order: str) -> None:
     assert blocks_of(made) <= 200 // 4 + 1
 
 
+def test_an_underfull_block_is_evened_out_with_a_full_neighbour() -> None:
+    made: Skiplist[int, int] = Skiplist("q", "I", 16)
+    for seq in range(33):
+        made.insert(seq, seq, seq)
+    for seq in range(13):
+        made.remove(seq, seq)
+    made.check()
+    assert [len(step.columns[0]) for step in (made._heads[0], made._heads[0].ahead)] == [9, 10]
+
+
 def test_ascending_inserts_fill_their_blocks() -> None:
     made: Skiplist[int, int] = Skiplist("q", "I", 16)
     for seq in range(1_600):

@@ -1,0 +1,286 @@
+"""Damage at rest, every byte of it: refused, or reported and without effect; never silent.
+
+A damaged byte that recovery does not read (a segment or snapshot that a newer snapshot covers)
+must be found by `check`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rtserver.persist.blocks import BLOCK_HEADER, SEGMENT_HEADER
+from rtserver.persist.inspect import check
+from rtserver.persist.recovery import LogDamaged, Recovered
+from tests.persist.disk import Disk, SimulatedFiles
+from tests.persist.states import STORE, Writer, read
+from tests.recovery.stores import Made
+
+
+def outcome(disk: Disk) -> tuple[list[Any], Recovered] | None:
+    """What recovery finds; None when it refuses, and says where and what to run."""
+    try:
+        return read(SimulatedFiles(disk))
+    except LogDamaged as error:
+        damage = error
+    assert f"{damage.file} is damaged at offset {damage.offset}: " in str(damage)
+    assert "rtserver" in str(damage)
+    return None
+
+
+def flipped(data: bytes, step: int = 1) -> Iterator[tuple[int, bytes]]:
+    """Each byte changed, by one bit, by another, and altogether."""
+    for place in range(0, len(data), step):
+        for pattern in (1 << place % 8, 0x80 >> place % 7, 0xFF):
+            yield place, data[:place] + bytes([data[place] ^ pattern]) + data[place + 1 :]
+
+
+def last_segment(made: Made) -> str:
+    """The one that holds the last block."""
+    index = made.writer.log.stats()["segment"]
+    return f"log-{index:08d}.seg"
+
+
+@pytest.mark.parametrize("name", ["MANIFEST", "segments", "snapshots"])
+def test_no_byte_of_a_store_that_was_stopped(name: str) -> None:
+    made = Made(stopped=True)
+    prefix = {"MANIFEST": "MANIFEST", "segments": "log-", "snapshots": "snapshot-"}[name]
+    names = [one for one in made.names() if one.startswith(prefix)]
+    assert names
+    for one in names:
+        whole = made.disk.bytes_of(STORE / one)
+        for place, damaged in flipped(whole):
+            made.disk.put(STORE / one, damaged)
+            found = outcome(made.disk)
+            if found is not None:
+                records, recovered = found
+                assert records == made.records, f"{one} at {place}"
+                assert recovered.reports or not check(STORE, made.files())["ok"], (
+                    f"{one} at {place} is accepted in silence"
+                )
+        made.disk.put(STORE / one, whole)
+    assert check(STORE, made.files())["ok"]
+
+
+@pytest.mark.parametrize("other_boot", [False, True])
+def test_no_byte_of_the_last_segment_after_a_crash(other_boot: bool) -> None:
+    """What a marker says was synced cannot be taken for a torn tail; the marker itself may."""
+    made = Made(stopped=False)
+    made.disk.boot += other_boot
+    path = STORE / last_segment(made)
+    whole = made.disk.bytes_of(path)
+    end = end_of_blocks(whole)
+    marker = end - BLOCK_HEADER.size
+    for place, damaged in flipped(whole[:end]):
+        made.disk.put(path, damaged + whole[end:])
+        found = outcome(made.disk)
+        if place < marker:
+            assert found is None, f"at {place} of {marker}"
+        else:
+            assert found is not None
+            records, recovered = found
+            assert records == made.records
+            assert recovered.reports
+
+
+def test_nothing_may_stand_in_the_free_space_of_a_segment() -> None:
+    made = Made(stopped=False)
+    path = STORE / last_segment(made)
+    whole = made.disk.bytes_of(path)
+    end = end_of_blocks(whole)
+    for place in [*range(end, end + 100), *range(end + 100, len(whole), 999), len(whole) - 1]:
+        made.disk.put(path, whole[:place] + b"\x01" + whole[place + 1 :])
+        found = outcome(made.disk)
+        assert found is not None
+        records, recovered = found
+        assert records == made.records
+        (torn,) = recovered.torn
+        assert (torn.offset, torn.size) == (end, place + 1 - end)
+
+
+@pytest.mark.parametrize("other_boot", [False, True])
+def test_a_tail_torn_at_every_byte(other_boot: bool) -> None:
+    """A kill leaves the beginning of its last write, a power failure any part of it."""
+    made = Made(stopped=False, marked=False)
+    made.disk.boot += other_boot
+    path = STORE / last_segment(made)
+    whole = made.disk.bytes_of(path)
+    end = end_of_blocks(whole)
+    start = end - BLOCK_HEADER.size - len("not synced") - 1
+    for place in range(start, end):
+        made.disk.put(path, whole[:place] + bytes(len(whole) - place))
+        found = outcome(made.disk)
+        assert found is not None
+        records, recovered = found
+        assert records == made.records[:-1]
+        if place == start:
+            assert not recovered.torn
+            continue
+        (torn,) = recovered.torn
+        assert torn.offset == start
+        assert recovered.reports
+        assert recovered.new_epochs == other_boot
+        again = made.disk.copy()
+        writer = Writer(SimulatedFiles(again))
+        kept = again.bytes_of(STORE / "quarantine" / f"{path.name}.{start}.torn")
+        assert kept == whole[start : start + torn.size]
+        writer.write("later")
+        assert read(SimulatedFiles(again))[0] == [*made.records[:-1], "later"]
+
+
+def test_unsynced_blocks_behind_a_hole_are_cut_only_after_a_power_failure() -> None:
+    made = Made(stopped=False, marked=False)
+    made.writer.write("behind the hole")
+    path = STORE / last_segment(made)
+    whole = made.disk.bytes_of(path)
+    hole = whole.index(b"not synced")
+    made.disk.put(path, whole[:hole] + b"\x00" + whole[hole + 1 :])
+    assert outcome(made.disk) is None, "a kill leaves no hole"
+    made.disk.boot += 1
+    found = outcome(made.disk)
+    assert found is not None
+    assert found[0] == made.records[:-2]
+    assert found[1].new_epochs
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_file_cut_short_anywhere(stopped: bool) -> None:
+    """The tail of a file that went missing is not a torn tail: its space was taken before."""
+    made = Made(stopped=stopped)
+    for name in made.names():
+        if name.startswith("snapshot"):
+            continue
+        whole = made.disk.bytes_of(STORE / name)
+        step = 1 if len(whole) < 3_000 else 501
+        for length in range(0, len(whole), step):
+            made.disk.put(STORE / name, whole[:length])
+            assert outcome(made.disk) is None, f"{name} cut to {length}"
+        made.disk.put(STORE / name, whole + b"\x00")
+        assert outcome(made.disk) is None
+        made.disk.put(STORE / name, whole)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_file_that_is_gone(stopped: bool) -> None:
+    made = Made(stopped=stopped)
+    newest = max(name for name in made.names() if name.startswith("snapshot"))
+    for name in made.names():
+        disk = made.disk.copy()
+        disk.put(STORE / name, None)
+        found = outcome(disk)
+        if name.startswith("snapshot"):
+            assert found is not None
+            assert found[0] == made.records
+            assert bool(found[1].reports) == (name == newest)
+            assert not check(STORE, SimulatedFiles(disk))["ok"]
+        else:
+            assert found is None, name
+
+
+def test_files_that_changed_places() -> None:
+    made = Made(stopped=True)
+    names = [name for name in made.names() if name != "MANIFEST"]
+    for one in names:
+        for other in names:
+            if one == other:
+                continue
+            disk = made.disk.copy()
+            disk.put(STORE / one, made.disk.bytes_of(STORE / other))
+            found = outcome(disk)
+            if found is not None:
+                assert found[0] == made.records
+                assert not check(STORE, SimulatedFiles(disk))["ok"], f"{other} as {one}"
+
+
+def test_a_segment_of_another_store() -> None:
+    made, other = Made(stopped=True), Made(stopped=True)
+    for name in made.names():
+        disk = made.disk.copy()
+        disk.put(STORE / name, other.disk.bytes_of(STORE / name))
+        found = outcome(disk)
+        assert found is None or (
+            found[0] == made.records and not check(STORE, SimulatedFiles(disk))["ok"]
+        )
+
+
+def test_an_older_manifest_does_not_hide_newer_segments() -> None:
+    made = Made(stopped=False)
+    old = made.disk.bytes_of(STORE / "MANIFEST")
+    for number in range(20):
+        made.writer.write(["fills segments", number, bytes(9_000)])
+        made.writer.work_off()
+    made.disk.put(STORE / "MANIFEST", old)
+    assert outcome(made.disk) is None
+
+
+def blocks_of(data: bytes) -> list[bytes]:
+    """The blocks of a segment, as bytes."""
+    found, offset = [], SEGMENT_HEADER.size
+    while data[offset : offset + 4] == b"RTBK":
+        length = BLOCK_HEADER.unpack_from(data, offset)[4] + BLOCK_HEADER.size
+        found.append(data[offset : offset + length])
+        offset += length
+    return found
+
+
+def end_of_blocks(data: bytes) -> int:
+    return SEGMENT_HEADER.size + sum(map(len, blocks_of(data)))
+
+
+def test_blocks_that_are_missing_doubled_or_moved() -> None:
+    """Each with valid checksums: the chain sees it, in both boots."""
+    chance = random.Random(5)
+    made = Made(stopped=False)
+    path = STORE / last_segment(made)
+    whole = made.disk.bytes_of(path)
+    blocks = blocks_of(whole)
+    assert len(blocks) == 5
+    arrangements = [blocks[:i] + blocks[i + 1 :] for i in range(len(blocks) - 1)]
+    arrangements += [blocks[: i + 1] + blocks[i:] for i in range(len(blocks))]
+    for _ in range(50):
+        shuffled = blocks[:]
+        chance.shuffle(shuffled)
+        if shuffled != blocks:
+            arrangements.append(shuffled)
+    for arranged in arrangements:
+        body = whole[: SEGMENT_HEADER.size] + b"".join(arranged)
+        made.disk.put(path, body + bytes(len(whole) - len(body)))
+        for boot in (1, 2):
+            made.disk.boot = boot
+            assert outcome(made.disk) is None
+
+
+def test_the_newest_snapshot_is_damaged_and_the_older_one_serves() -> None:
+    made = Made(stopped=False)
+    names = [name for name in made.names() if name.startswith("snapshot")]
+    whole = made.disk.bytes_of(STORE / names[-1])
+    made.disk.put(STORE / names[-1], whole[:40] + b"!" + whole[41:])
+    found = outcome(made.disk)
+    assert found is not None
+    assert found[0] == made.records
+    assert found[1].snapshot == names[0]
+    assert names[-1] in found[1].reports[0]
+    Writer(made.files())
+    assert names[-1] not in made.names(), "in quarantine"
+    assert read(made.files())[0] == made.records
+
+
+def test_both_snapshots_are_damaged() -> None:
+    made = Made(stopped=False, snapshots=3)
+    for name in made.names():
+        if name.startswith("snapshot"):
+            made.disk.put(STORE / name, b"nothing")
+    assert outcome(made.disk) is None, "the log before them is in the archive"
+
+
+def test_the_only_snapshot_is_damaged_and_the_whole_log_serves() -> None:
+    made = Made(stopped=False, snapshots=1)
+    (name,) = [name for name in made.names() if name.startswith("snapshot")]
+    made.disk.put(STORE / name, b"nothing")
+    found = outcome(made.disk)
+    assert found is not None
+    assert found[0] == made.records
+    assert found[1].snapshot is None
