@@ -1,10 +1,12 @@
-"""A map from names to values that never stalls: extendible hashing over small dicts.
+"""A map from names to values that never stalls: linear hashing over small dicts.
 
 A dict resizes in one go, which takes longer than a turn of the loop may once it holds a million
-entries. Here a directory of dicts ("shards") is indexed by the low bits of `hash(name)`; a shard
-that passes its limit is split in two, alone, and the directory, one pointer a slot, doubles
-when that shard had a slot of its own (Fagin, Nievergelt, Pippenger, Strong 1979). The costliest
-`insert` is a split of about 2,000 entries, some 0.2 ms. A small map is one dict.
+entries. Here a directory of dicts ("shards") is indexed by the low bits of `hash(name)`. As the
+map grows by half a shard's limit, one shard is split in two, the next in turn, whichever it is
+(Litwin, Linear Hashing, 1980): so splits come one at a time and evenly spaced, where splitting
+each shard at its own limit would bring them all at once, because hashing fills them alike. A slot
+whose shard is not split yet shares it with the slot half a directory further. The costliest
+`insert` is a split of about 2,000 entries. A small map is one dict.
 
 Shards are not merged when the map shrinks: one that becomes empty gives its table back, and one
 that is sparse does so as the dict it is, when it next has to resize.
@@ -23,7 +25,7 @@ __all__ = ["SHARD_MAX", "ShardedMap"]
 V = TypeVar("V")
 D = TypeVar("D")
 
-SHARD_MAX = 2_048  # entries; a dict of this size splits or resizes in well under a millisecond
+SHARD_MAX = 2_048  # entries, about; a dict of this size splits or resizes within a millisecond
 
 
 class ShardedMap(Generic[V]):
@@ -33,7 +35,7 @@ class ShardedMap(Generic[V]):
     all else goes through the methods. Neither list nor mask may be kept over an `insert`.
     """
 
-    __slots__ = ("_depths", "_shard_max", "_size", "mask", "shards")
+    __slots__ = ("_next", "_shard_max", "_size", "_split_above", "mask", "shards")
 
     def __init__(self, shard_max: int = SHARD_MAX) -> None:
         self._shard_max = shard_max
@@ -42,9 +44,9 @@ class ShardedMap(Generic[V]):
     def _reset(self) -> None:
         self.shards: list[dict[str, V]] = [{}]
         self.mask = 0
-        # Of each slot: how many low bits the hashes in its shard share.
-        self._depths = bytearray(1)
+        self._next = 0  # the slot whose shard is split next; those below it are
         self._size = 0
+        self._split_above = self._shard_max
 
     def __len__(self) -> int:
         return self._size
@@ -62,20 +64,22 @@ class ShardedMap(Generic[V]):
 
     def items(self) -> Iterator[tuple[str, V]]:
         """Every entry once, in no order that means anything. No change meanwhile."""
-        for slot, shard in enumerate(self.shards):
-            if slot >> self._depths[slot] == 0:  # the first of the slots that share it
-                yield from shard.items()
+        for shard in self.shards[: self._distinct()]:
+            yield from shard.items()
+
+    def _distinct(self) -> int:
+        """How many shards there are: the first so many slots hold one each."""
+        return max(1, len(self.shards) // 2 + self._next)
 
     def insert(self, name: str, value: V) -> None:
         """Adds `name`, or replaces its value."""
-        slot = hash(name) & self.mask
-        shard = self.shards[slot]
+        shard = self.shards[hash(name) & self.mask]
         before = len(shard)
         shard[name] = value
         if len(shard) != before:
             self._size += 1
-            if before >= self._shard_max:
-                self._split(slot)
+            if self._size > self._split_above:
+                self._split()
 
     def pop(self, name: str) -> V:
         """Removes `name` and returns its value; KeyError when it is absent."""
@@ -109,38 +113,34 @@ class ShardedMap(Generic[V]):
     def check(self) -> None:
         """Raises `StructureBroken` unless each name is in its shard and all counts hold. O(n)."""
         slots = len(self.shards)
-        expect(slots == self.mask + 1 == len(self._depths), "directory and mask differ")
+        half = slots // 2
+        expect(slots == self.mask + 1, "directory and mask differ")
+        expect(slots & (slots - 1) == 0, "the directory is not a power of two")
+        expect(0 <= self._next <= half, "the next slot to split is not in the lower half")
         size = 0
-        for slot, (shard, depth) in enumerate(zip(self.shards, self._depths, strict=True)):
-            step = 1 << depth
-            first = slot & (step - 1)
-            expect(step <= slots, "a shard shares more bits than the mask has")
-            expect(self._depths[first] == depth, "slots of one shard differ in depth")
-            if first != slot:
-                continue
-            shared = self.shards[slot::step]
-            expect(all(other is shard for other in shared), "slots of one shard differ")
+        for slot, shard in enumerate(self.shards[: self._distinct()]):
+            split = half and not self._next <= slot < half
+            if half and not split:
+                expect(self.shards[slot + half] is shard, "a shard that is not split is not shared")
             size += len(shard)
             for name in shard:
-                expect(hash(name) & (step - 1) == slot, f"{name!r} is in a wrong shard")
+                low = hash(name) & (self.mask if split else self.mask >> 1)
+                expect(low == slot, f"{name!r} is in a wrong shard")
         expect(size == self._size, "size is not the sum of the shards")
+        owned = self._distinct() * (self._shard_max // 2)
+        expect(self._split_above >= max(self._shard_max, owned), "a split comes too early")
 
-    def _split(self, slot: int) -> None:
-        """Divides the shard of `slot` by the next bit of the hash."""
-        depth = self._depths[slot]
-        bit = 1 << depth
-        if bit > self.mask:
-            # Hashes that do not differ must not double the directory without end: where its
-            # slots have less than 1/32 of a shard on average, the shard grows instead.
-            if len(self.shards) * (self._shard_max // 32 + 1) > self._size:
-                return
+    def _split(self) -> None:
+        """Divides the next shard by the highest bit of the mask."""
+        if self._next == len(self.shards) // 2:
             self.shards *= 2
-            self._depths *= 2
             self.mask = 2 * self.mask + 1
-        shard = self.shards[slot]
+            self._next = 0
+        bit = len(self.shards) // 2
+        slot = self._next
         halves: tuple[dict[str, V], dict[str, V]] = ({}, {})
-        for name, value in shard.items():
+        for name, value in self.shards[slot].items():
             halves[hash(name) & bit != 0][name] = value
-        for shared in range(slot & (bit - 1), len(self.shards), bit):
-            self.shards[shared] = halves[shared & bit != 0]
-            self._depths[shared] = depth + 1
+        self.shards[slot], self.shards[slot + bit] = halves
+        self._next += 1
+        self._split_above = max(self._shard_max, self._distinct() * (self._shard_max // 2))

@@ -116,6 +116,17 @@ def test_hashes_that_agree_do_not_double_the_directory_without_end() -> None:
     assert all(made.get(Stubborn(number)) == number for number in range(1_000))
 
 
+def test_splits_come_one_at_a_time() -> None:
+    made: ShardedMap[int] = ShardedMap(64)
+    splits = []
+    for number in range(20_000):
+        before = made._distinct()
+        made.insert(f"name{number}", number)
+        splits.append(made._distinct() - before)
+    assert max(splits) == 1
+    assert max(sum(splits[start : start + 320]) for start in range(1_000, 19_000, 320)) <= 11
+
+
 def test_release_takes_no_more_than_it_is_allowed() -> None:
     made = filled(100)
     assert not made.release(30)
@@ -135,12 +146,12 @@ def damage_mask(made: ShardedMap[int]) -> None:
     made.mask >>= 1
 
 
-def damage_depth(made: ShardedMap[int]) -> None:
-    made._depths[-1] = 200
+def damage_next(made: ShardedMap[int]) -> None:
+    made._next -= 1
 
 
-def damage_shared_depth(made: ShardedMap[int]) -> None:
-    made._depths[0] = 0
+def damage_limit(made: ShardedMap[int]) -> None:
+    made._split_above = 1
 
 
 def damage_place(made: ShardedMap[int]) -> None:
@@ -148,9 +159,6 @@ def damage_place(made: ShardedMap[int]) -> None:
 
 
 def damage_slot(made: ShardedMap[int]) -> None:
-    made.shards *= 2
-    made._depths *= 2
-    made.mask = 2 * made.mask + 1
     made.shards[-1] = {}
 
 
