@@ -1,0 +1,150 @@
+"""Results: measures by round, their median, range and ratio, as text, Markdown or JSON.
+
+A ratio compares rtserver with redis at the same quantity: of the medians, and the range of the
+ratios of rounds that ran one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+__all__ = ["OURS", "THEIRS", "Measure", "Report", "Result", "ratio"]
+
+OURS = "rtserver"
+THEIRS = "redis"
+_HEADS = ("quantity", "of", "median", "min - max", "unit", "ratio to redis")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One quantity of one subject, one sample a round."""
+
+    quantity: str
+    subject: str
+    unit: str
+    samples: Sequence[float]
+    compared: bool = True  # whether a ratio to redis says anything
+
+    @property
+    def median(self) -> float:
+        return median(self.samples)
+
+
+@dataclass(slots=True)
+class Result:
+    """What one workload found."""
+
+    workload: str
+    summary: str
+    measures: list[Measure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Report:
+    """One run of the harness."""
+
+    command: str
+    facts: dict[str, str]
+    results: list[Result] = field(default_factory=list)
+
+    def as_json(self) -> str:
+        return json.dumps(
+            {
+                "command": self.command,
+                "facts": self.facts,
+                "workloads": [_as_map(result) for result in self.results],
+            },
+            indent=2,
+        )
+
+    def as_markdown(self) -> str:
+        facts = [f"- {name}: {value}" for name, value in self.facts.items()]
+        parts = [f"# `{self.command}`", "\n".join(facts)]
+        parts += [_section(result, f"## {result.workload}", _pipes) for result in self.results]
+        return "\n\n".join(parts) + "\n"
+
+    def header(self) -> str:
+        width = max(map(len, self.facts))
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self.facts.items())
+
+
+def as_text(result: Result) -> str:
+    """One workload for a terminal."""
+    return _section(result, f"== {result.workload}", _columns)
+
+
+def ratio(measures: Iterable[Measure], quantity: str) -> tuple[float, float, float] | None:
+    """Ours to theirs: of the medians, the least and the largest of a round; None without both."""
+    found = {made.subject: made for made in measures if made.quantity == quantity}
+    if OURS not in found or THEIRS not in found:
+        return None
+    ours, theirs = found[OURS], found[THEIRS]
+    rounds = [a / b for a, b in zip(ours.samples, theirs.samples, strict=True)]
+    return ours.median / theirs.median, min(rounds), max(rounds)
+
+
+def _as_map(result: Result) -> dict[str, Any]:
+    return {
+        "name": result.workload,
+        "summary": result.summary,
+        "measures": [
+            {
+                "quantity": made.quantity,
+                "subject": made.subject,
+                "unit": made.unit,
+                "median": made.median,
+                "min": min(made.samples),
+                "max": max(made.samples),
+                "samples": list(made.samples),
+                "ratio": _ratio_of(made, result.measures),
+            }
+            for made in result.measures
+        ],
+        "notes": result.notes,
+    }
+
+
+def _ratio_of(made: Measure, measures: list[Measure]) -> tuple[float, float, float] | None:
+    if made.subject != OURS or not made.compared:
+        return None
+    return ratio(measures, made.quantity)
+
+
+def _section(result: Result, head: str, table: Callable[[list[tuple[str, ...]]], str]) -> str:
+    rows = [_HEADS, *(_row(made, result.measures) for made in result.measures)]
+    if not any(row[-1] for row in rows[1:]):  # nothing was compared
+        rows = [row[:-1] for row in rows]
+    notes = "\n".join(f"- {note}" for note in result.notes)
+    return "\n\n".join(filter(None, (f"{head}: {result.summary}", table(rows), notes)))
+
+
+def _row(made: Measure, measures: list[Measure]) -> tuple[str, ...]:
+    low, high = min(made.samples), max(made.samples)
+    spread = "" if len(made.samples) == 1 else f"{_number(low)} - {_number(high)}"
+    compared = _ratio_of(made, measures)
+    shown = "" if compared is None else f"{compared[0]:.3f}"
+    if compared is not None and spread:
+        shown += f" ({compared[1]:.3f} - {compared[2]:.3f})"
+    return made.quantity, made.subject, _number(made.median), spread, made.unit, shown
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
+
+
+def _columns(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _pipes(rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

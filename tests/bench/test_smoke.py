@@ -1,0 +1,62 @@
+"""`python -m bench --quick` runs every workload on real servers. No speed is asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.workloads import WORKLOADS
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def subjects(workload):
+    return {measure["subject"] for measure in workload["measures"]}
+
+
+def test_every_workload_reports(tmp_path):
+    json_file, markdown = tmp_path / "run.json", tmp_path / "run.md"
+    done = bench("--json", str(json_file), "--markdown", str(markdown))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(json_file.read_text("utf-8"))
+    assert [workload["name"] for workload in report["workloads"]] == sorted(WORKLOADS)
+    assert {"machine", "rtserver", "redis", "generator", "revision"} <= set(report["facts"])
+    for workload in report["workloads"]:
+        assert workload["measures"], workload["name"]
+        for measure in workload["measures"]:
+            assert min(measure["samples"]) >= 0, measure
+        assert f"== {workload['name']}" in done.stdout
+        assert f"## {workload['name']}" in markdown.read_text("utf-8")
+    if shutil.which("redis-server"):
+        assert subjects(report["workloads"][0]) == {"rtserver", "redis"}
+        assert report["workloads"][0]["measures"][0]["ratio"] is not None
+
+
+def test_without_redis_it_says_so_and_measures_the_rest(tmp_path):
+    done = bench("counter", "--json", str(tmp_path / "run.json"), PATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "SKIPPED: no redis-server here" in done.stdout
+    report = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    assert subjects(report["workloads"][0]) == {"rtserver"}
+
+
+@pytest.mark.parametrize("wrong", [["nonsense"], ["--rounds", "0"]])
+def test_wrong_usage_is_refused(wrong):
+    assert bench(*wrong).returncode == 2
