@@ -17,6 +17,7 @@ __all__ = [
     "INT64_MIN",
     "LIST_DEFAULT",
     "LIST_MAX",
+    "META_BYTES_MAX",
     "NAME_BYTES_MAX",
     "NESTING_MAX",
     "REPLY_BYTES_MAX",
@@ -31,6 +32,7 @@ NAME_BYTES_MAX = 255
 VECTOR_MAX = 1_000
 LIST_DEFAULT = 100
 LIST_MAX = 1_000
+META_BYTES_MAX = 1_024  # what a board may keep beside a score, packed
 REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1

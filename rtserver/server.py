@@ -169,8 +169,9 @@ class Server:
         return pack(("log.totals", 1, [self._store.totals()]))
 
     def _notify(self) -> None:
-        """From the sync thread: the loop shall look at the log."""
-        self._loop.call_soon_threadsafe(self._turn.on_log_progress)
+        """From the sync thread: the loop shall look at the log. The thread may be quicker than
+        the start, so the turn is looked up in the loop, which runs when all is wired."""
+        self._loop.call_soon_threadsafe(lambda: self._turn.on_log_progress())
 
     def _log_start(self, recovered: Recovered) -> None:
         """What changed beside the log, as records: epochs after a loss, the configuration."""

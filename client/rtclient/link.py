@@ -90,6 +90,10 @@ def _keep_alive(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def _longest_wait_s(attempts: int) -> float:
+    return min(_WAIT_MAX_S, _WAIT_MIN_S * 2.0 ** min(attempts, 16))
+
+
 class Link:
     """The life of one client: `open`, then calls through `ledger`, then `close`."""
 
@@ -181,9 +185,8 @@ class Link:
 
     def _wait_s(self) -> float:
         """Full jitter, after what the server asked us to wait."""
-        longest = min(_WAIT_MAX_S, _WAIT_MIN_S * 2 ** min(self._attempts, 16))
         asked, self._retry_after_s = self._retry_after_s, 0.0
-        return asked + random.uniform(0.0, longest)
+        return asked + random.uniform(0.0, _longest_wait_s(self._attempts))
 
     # --- what the connection says ---
 

@@ -229,10 +229,11 @@ class Entries:
 
     entries: list[Entry]
     count: int
+    next: int | None
 
 
 def to_entries(raw: Any) -> Entries:
-    return Entries(many(raw["entries"], to_entry), raw["count"])
+    return Entries(many(raw["entries"], to_entry), raw["count"], raw.get("next"))
 
 
 @dataclass(frozen=True, slots=True)

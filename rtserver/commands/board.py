@@ -7,9 +7,9 @@ from typing import Any
 from rtserver.commands.context import Context
 from rtserver.commands.kinds import (
     BOOL,
-    DATA,
     LIMIT,
     MEMBER,
+    META,
     NAME,
     NAMES,
     NUMBER,
@@ -21,11 +21,13 @@ from rtserver.commands.kinds import (
     at_most,
     one_of,
 )
+from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.limits import LIST_DEFAULT
 from rtserver.state.boards import Board, BoardRules, Entry, RankKind, Score, Submission
 from rtserver.state.store import Store
+from rtserver.wire.codec import pack
 
 CREATED = Shape("Created", created="bool")
 DELETED = Shape("Deleted", deleted="bool")
@@ -35,7 +37,7 @@ SUBMISSION = Shape("Submission", score="number", rank="int", previous_rank="int?
 SUBMISSIONS = Shape("Submissions", items="[Submission]")
 RANK = Shape("Rank", rank="int?", score="number?", percentile="number?", error="int")
 ENTRY = Shape("Entry", rank="int", member="text", score="number", meta="data?")
-ENTRIES = Shape("Entries", entries="[Entry]", count="int")
+ENTRIES = Shape("Entries", entries="[Entry]", count="int", next="int?")
 INFO = Shape(
     "BoardInfo",
     name="text",
@@ -90,7 +92,7 @@ def create(
         _member,
         Param("score", NUMBER),
         Param("mode", _MODES, None),
-        Param("meta", DATA, None),
+        Param("meta", META, None),
         Param("ttl_ms", TTL_MS, None),
     ],
     returns=SUBMISSION,
@@ -165,7 +167,19 @@ def rank(
 
 
 def _entries(board: Board, entries: list[Entry]) -> dict[str, Any]:
-    return {"entries": [_entry(entry) for entry in entries], "count": len(board)}
+    return {"entries": [_entry(entry) for entry in entries], "count": len(board), "next": None}
+
+
+def _page(board: Board, entries: list[Entry], offset: int, total: int) -> dict[str, Any]:
+    """The entries from an offset on, as far as they fit a reply; `next` is the offset after."""
+    kept = fitting(entries, _entry_bytes)
+    after = offset + len(kept)
+    following = after if kept and after < total else None
+    return {"entries": [_entry(entry) for entry in kept], "count": total, "next": following}
+
+
+def _entry_bytes(entry: Entry) -> int:
+    return name_bytes(entry.member) + (0 if entry.meta is None else len(pack(entry.meta)))
 
 
 def _entry(entry: Entry) -> dict[str, Any]:
@@ -197,7 +211,8 @@ def top(
     kind: RankKind,
 ) -> dict[str, Any]:
     board = store.boards.find(name)
-    return _entries(board, board.entries(offset, limit, kind))
+    entries = board.entries(offset, limit, kind)
+    return _page(board, entries, offset, len(board))
 
 
 @command(
@@ -249,7 +264,7 @@ def by_score(
     board = store.boards.find(name)
     start, end = board.places_between(low, high)
     entries = board.entries(start + offset, min(limit, max(0, end - start - offset)), kind)
-    return {**_entries(board, entries), "count": end - start}
+    return _page(board, entries, offset, end - start)
 
 
 @command(
@@ -356,7 +371,9 @@ def list_boards(
     store: Store, _ctx: Context, prefix: str, after: str | None, limit: int
 ) -> dict[str, Any]:
     names = store.boards.page(prefix, after, limit)
-    return {"items": names, "next": names[-1] if len(names) == limit else None}
+    kept = fitting(names, name_bytes)
+    more = len(names) == limit or len(kept) < len(names)
+    return {"items": kept, "next": kept[-1] if more else None}
 
 
 @command(

@@ -17,6 +17,7 @@ from rtserver.commands.kinds import (
     Shape,
     one_of,
 )
+from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.limits import LIST_DEFAULT
@@ -169,7 +170,10 @@ def list_counters(
     store: Store, ctx: Context, prefix: str, after: str | None, limit: int
 ) -> dict[str, Any]:
     rows, following = store.counters.page(ctx.now, prefix, after, limit)
-    return {"items": [{"name": name, "value": value} for name, value in rows], "next": following}
+    kept = fitting(rows, lambda row: name_bytes(row[0]))
+    if len(kept) < len(rows):
+        following = kept[-1][0]
+    return {"items": [{"name": name, "value": value} for name, value in kept], "next": following}
 
 
 @command(

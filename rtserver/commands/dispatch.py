@@ -145,8 +145,7 @@ class Dispatcher:
                     ack: Ack = command.ack
                     result = self._write(command, args, size, ack, None)
                 else:
-                    ack = options.ack or command.ack
-                    result = self._write_with(command, args, size, ack, options, connection)
+                    result, ack = self._write_with(command, args, size, options, connection)
             else:
                 ack = "logged"
                 if options is not None:
@@ -232,12 +231,16 @@ class Dispatcher:
         command: Command,
         args: list[Any],
         size: int,
-        ack: Ack,
         options: Options,
         connection: Connection,
-    ) -> Any:
-        """A write with options: acting for another, idempotent, from a source, with a deadline."""
+    ) -> tuple[Any, Ack]:
+        """A write with options: acting for another, idempotent, from a source, with a deadline.
+
+        Returns the result and what its reply waits for. A replayed one always waits for a sync:
+        the original may have asked for that, and may not be synced yet.
+        """
         ctx = self.ctx
+        ack = options.ack or command.ack
         _check_deadline(options, ctx.now, connection)
         if options.as_user is not None or options.address is not None:
             _act_for(ctx, options)
@@ -249,7 +252,7 @@ class Dispatcher:
             call = fingerprint(pack((command.name, args)))
             remembered = answers.find(ctx.now, scope, key, call)
             if remembered is not None:
-                return unpack_trusted(remembered)
+                return unpack_trusted(remembered), "synced"
             answers.check_room(scope, key)
             meta[META_KEY] = key
             meta[META_CALL] = call
@@ -262,7 +265,7 @@ class Dispatcher:
             answers.remember(ctx.now, scope, key, meta[META_CALL], pack(result))
         if source is not None:
             answers.advance_source(source)
-        return result
+        return result, ack
 
     # --- reads ---
 

@@ -12,8 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rtserver.limits import INT64_MAX, INT64_MIN, LIST_MAX, NAME_BYTES_MAX, VECTOR_MAX
-from rtserver.wire.codec import check_data
+from rtserver.limits import (
+    INT64_MAX,
+    INT64_MIN,
+    LIST_MAX,
+    META_BYTES_MAX,
+    NAME_BYTES_MAX,
+    VECTOR_MAX,
+)
+from rtserver.wire.codec import check_data, pack
 
 __all__ = [
     "BOOL",
@@ -22,6 +29,7 @@ __all__ = [
     "INT64",
     "LIMIT",
     "MEMBER",
+    "META",
     "NAME",
     "NAMES",
     "NUMBER",
@@ -150,6 +158,13 @@ def _data(value: Any) -> Any:
     return value
 
 
+def _meta(value: Any) -> Any:
+    size = len(pack(_data(value)))
+    if size > META_BYTES_MAX:
+        raise ValueError(f"expected data of at most {META_BYTES_MAX} bytes, not {size}")
+    return value
+
+
 def _vector(value: Any) -> list[Any]:
     if type(value) is not list or not 1 <= len(value) <= VECTOR_MAX:
         raise ValueError(f"expected an array of 1 to {VECTOR_MAX} items")
@@ -218,6 +233,7 @@ INT64 = Kind("int", "int", _int64)
 UINT = Kind("int >= 0", "int", _uint)
 TTL_MS = Kind("int >= 1", "int", _ttl)
 NUMBER = Kind("number", "int | float", _number)
+META = Kind(f"data of at most {META_BYTES_MAX:,} bytes", "Any", _meta)
 BOOL = Kind("bool", "bool", _bool)
 DATA = Kind("data", "Any", _data)
 VECTOR = Kind(f"array of up to {VECTOR_MAX:,}", "Sequence[Any]", _vector)

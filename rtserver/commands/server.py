@@ -31,6 +31,7 @@ TIME = Shape("ServerTime", now="int", wall="int", offset_ms="int", manual="bool"
 JUMPED = Shape("Jumped", jumped_ms="int", now="int")
 SNAPSHOT = Shape("SnapshotDone", name="text", seq="int", bytes="int", created="bool")
 
+_ENDS_TURN = 1_000  # a cost that makes the reader ask whether the turn goes on
 _HEARTBEAT_MIN_MS = 1_000
 _HEARTBEAT_MAX_MS = 3_600_000
 _ROLES_BY_RANK = {rank: role for role, rank in ROLES.items()}
@@ -172,6 +173,7 @@ def time(_store: Store, ctx: Context) -> dict[str, Any]:
     Effect.SESSION,
     params=[],
     returns=JUMPED,
+    cost=_ENDS_TURN,
     right="admin",
     summary="Takes over a wall clock that is ahead, and ends the alarm about the difference.",
 )
@@ -184,6 +186,7 @@ def accept_time(_store: Store, ctx: Context) -> dict[str, int]:
     Effect.SESSION,
     params=[Param("ms", TTL_MS)],
     returns=JUMPED,
+    cost=_ENDS_TURN,
     right="admin",
     summary="Moves the time forward (only with serve --manual-clock); what is due fires next.",
 )

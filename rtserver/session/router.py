@@ -221,13 +221,16 @@ class Router:
     def page(
         self, channel: Channel, after: int, limit: int, bytes_max: int
     ) -> tuple[list[Message], int]:
-        """Released messages after an offset, at most so many and so large, and where it ends."""
+        """Released messages after an offset, at most so many and so large, and where it ends.
+
+        None at all where the first is larger: subscribers get it as a push.
+        """
         messages = channel.history.read(after, limit, self.released(channel))
         position = max(after, channel.history.first_offset - 1)
         total = 0
         for count, message in enumerate(messages):
             total += message_bytes(message)
-            if total > bytes_max and count:
+            if total > bytes_max:
                 return messages[:count], position
             position = message.offset
         return messages, position

@@ -130,6 +130,22 @@ def test_around_is_shorter_at_the_edges(world):
     assert world.call("board.around", "b", "nobody", 2)["entries"] == []
 
 
+def test_lists_are_paged_and_bounded_in_bytes(world):
+    for number in range(300):
+        world.call("board.submit", "b", f"{number:03}".ljust(250, "x"), 1, None, "m" * 1_000)
+    seen, offset = [], 0
+    while offset is not None:
+        page = world.call("board.top", "b", 1_000, offset)
+        assert len(page["entries"]) < 250
+        seen += [entry["member"][:3] for entry in page["entries"]]
+        offset = page["next"]
+    assert seen == [f"{number:03}" for number in range(300)]
+    assert world.call("board.by_score", "b", 0, 5, 10, 290)["next"] is None
+    assert world.call("board.top", "b", 10)["next"] == 10
+    with pytest.raises(Refused, match="at most 1024 bytes"):
+        world.call("board.submit", "b", "m", 1, None, "m" * 1_100)
+
+
 def test_unknown_members_and_boards(world):
     world.call("board.create", "b")
     assert world.call("board.rank", "b", "nobody")["rank"] is None
