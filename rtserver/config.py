@@ -20,6 +20,7 @@ from rtserver.limits import Limits
 
 __all__ = ["Config", "ConfigError", "LogConfig", "Namespace", "load_config", "parse_listen"]
 
+_SEGMENT_OVERHEAD = 192 * 1024  # headers, the slack of a turn's last record, the closing record
 DEFAULT_PORT = 7370
 DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA = "rtserver-data"
@@ -83,11 +84,11 @@ def load_config(path: Path | None) -> Config:
 
 def check_config(config: Config) -> None:
     """The relations between keys. Raises ConfigError."""
-    needed = config.limits.turn_log_bytes_max + 2 * config.limits.frame_bytes_max
+    needed = config.limits.turn_log_bytes_max + config.limits.frame_bytes_max + _SEGMENT_OVERHEAD
     if config.log.segment_bytes < needed:
         raise ConfigError(
             f"log.segment_bytes is {config.log.segment_bytes}, expected at least {needed}: one turn"
-            " (limits.turn_log_bytes_max) and two frames (limits.frame_bytes_max) must fit"
+            " (limits.turn_log_bytes_max), one frame (limits.frame_bytes_max) and headers must fit"
         )
     if config.limits.outbox_hard_bytes <= config.limits.outbox_soft_bytes:
         raise ConfigError("limits.outbox_hard_bytes must be more than limits.outbox_soft_bytes")

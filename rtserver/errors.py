@@ -94,7 +94,6 @@ OVERLOADED = _error(300, "overloaded", True, "Wait a moment, then send it again.
 DISK_FULL = _error(
     301, "disk_full", True, "Nothing was done; make room on the server's disk, then send it again."
 )
-TOO_MANY = _error(302, "too_many", False, "Ask for less at once; the message names the limit.")
 
 # 4xx: rights
 FORBIDDEN = _error(400, "forbidden", False, "Act with the role that the message names.")
@@ -107,7 +106,6 @@ OUTCOME_UNKNOWN = _error(
     True,
     "It was applied but not yet synced; send it again with the same idempotency key.",
 )
-SHUTTING_DOWN = _error(502, "shutting_down", True, "Reconnect, then send it again.")
 
 # Close codes
 CLOSE_DRAIN = _close(4000, "drain", "The server stops or restarts; reconnect after the delay.")

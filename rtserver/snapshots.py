@@ -98,9 +98,12 @@ class Snapshots:
         }
 
     async def _close_segments(self) -> None:
-        """Everything written is in closed, sealed segments when this returns."""
+        """What was written up to now is in closed, sealed segments when this returns; a server
+        that is written to all the time is closed once, not again and again."""
         deadline = asyncio.get_running_loop().time() + _SEAL_TIMEOUT_S
-        while not (await self._rotate() and self._log.settled):
+        closed = False
+        while not (closed and self._log.settled):
+            closed = closed or await self._rotate()
             if asyncio.get_running_loop().time() > deadline:
                 raise RtError(OVERLOADED, "the log could not close its segment; see /readyz")
             await asyncio.sleep(_POLL_S)

@@ -28,8 +28,6 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
-    "ShuttingDown",
-    "TooMany",
     "UnknownMethod",
     "UnsupportedVersion",
 ]
@@ -179,15 +177,6 @@ class DiskFull(LimitError):
     advice: ClassVar[str] = "Nothing was done; make room on the server's disk, then send it again."
 
 
-class TooMany(LimitError):
-    """Ask for less at once; the message names the limit."""
-
-    code = 302
-    name = "too_many"
-    retryable = False
-    advice: ClassVar[str] = "Ask for less at once; the message names the limit."
-
-
 class Forbidden(RightsError):
     """Act with the role that the message names."""
 
@@ -217,15 +206,6 @@ class OutcomeUnknown(ServerError):
     )
 
 
-class ShuttingDown(ServerError):
-    """Reconnect, then send it again."""
-
-    code = 502
-    name = "shutting_down"
-    retryable = True
-    advice: ClassVar[str] = "Reconnect, then send it again."
-
-
 ERRORS: Final[dict[str, type[Error]]] = {
     "protocol_error": ProtocolError,
     "frame_too_large": FrameTooLarge,
@@ -243,9 +223,7 @@ ERRORS: Final[dict[str, type[Error]]] = {
     "banned": Banned,
     "overloaded": Overloaded,
     "disk_full": DiskFull,
-    "too_many": TooMany,
     "forbidden": Forbidden,
     "internal_error": InternalError,
     "outcome_unknown": OutcomeUnknown,
-    "shutting_down": ShuttingDown,
 }

@@ -40,7 +40,7 @@ def test_more_connections_than_batches(generator):
 
 def test_a_timed_round_repeats_its_supply_and_waits_for_the_rest(generator):
     request = command("INCR", name_of(0))
-    supply = partial(increments, THEIRS, 10, 4)
+    supply = partial(increments, THEIRS, 1, 4)
     with Canned(len(request), b":7\r\n", None) as sink:
         outcome = generator.run(Plan(sink.address, supply, count_lines, 2, seconds=0.2))
     assert outcome.replies > sum(replies for _, replies in supply())

@@ -107,7 +107,7 @@ class Party(threading.Thread):
         return not self.finished()
 
     def finished(self):
-        return self.trial.over.is_set()
+        return self.trial.ended.is_set()
 
 
 class Writer(Party):
@@ -120,8 +120,9 @@ class Writer(Party):
     def heard(self):
         """The SDK key up to which every answer was heard."""
         open_numbers = [
-            one.number for one in self.operations[-2_000:] if one.kind == "client_key"
-            and one.state != DONE
+            one.number
+            for one in self.operations[-2_000:]
+            if one.kind == "client_key" and one.state != DONE
         ]
         return min(open_numbers, default=self.client_key + 1) - 1
 
@@ -130,7 +131,7 @@ class Writer(Party):
         return [one for one in self.operations if one.state == UNKNOWN and one.kind in RETRIED]
 
     def finished(self):
-        return self.trial.over.is_set() and not self.pending()
+        return super().finished() or (self.trial.over.is_set() and not self.pending())
 
     def live(self, client):
         retried = self.pending()
@@ -213,10 +214,9 @@ class Trial:
         self.folder = folder
         self.server = ServerProcess(folder / "data", "--config", folder / "config.toml")
         self.up = threading.Event()
-        self.over = threading.Event()
-        self.writers = [
-            Writer(self, f"w{n}", random.Random(f"{seed}/{n}")) for n in range(WRITERS)
-        ]
+        self.over = threading.Event()  # no new operations
+        self.ended = threading.Event()
+        self.writers = [Writer(self, f"w{n}", random.Random(f"{seed}/{n}")) for n in range(WRITERS)]
         self.subscriber = Subscriber(self)
         self.kills = 0
         self._id = 0
@@ -280,6 +280,7 @@ class Trial:
             top = client.call("channel.history", ROOM, None, None, 1)["offset"]
         eventually(lambda: self.subscriber.failure or len(self.subscriber.names) >= top)
         assert self.subscriber.failure is None
+        self.up.clear()
         assert self.server.stop() == 0
         assert self.subscriber.names == self.names
 
@@ -350,13 +351,15 @@ class Trial:
 def trial(tmp_path, pytestconfig, kills):
     seed = pytestconfig.getoption("--seed")
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
-    print(f"run again with --seed {seed}")  # pytest shows it when the test fails
     one = Trial(tmp_path, seed)
     try:
         one.run(kills)
+    except BaseException as error:
+        error.add_note(f"run it again with --seed {seed}")
+        raise
     finally:
-        one.over.set()
-        one.up.set()
+        for event in (one.over, one.ended, one.up):
+            event.set()
         one.server.kill()
     operations = [operation for writer in one.writers for operation in writer.operations]
     assert len(operations) > 20 * kills, "too little load to mean anything"
