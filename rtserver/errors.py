@@ -9,11 +9,12 @@ Close codes: 4000-4499 reconnect and resume, 4500-4999 stop.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CLOSES", "ERRORS", "CloseKind", "ErrorKind", "ProtocolError", "RtError"]
+__all__ = ["CLOSES", "ERRORS", "CloseKind", "ErrorKind", "ProtocolError", "RtError", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,16 @@ CLOSE_PROTOCOL = _close(4500, "protocol_error", "Your client sent what it must n
 CLOSE_TOO_LARGE = _close(
     4501, "frame_too_large", "Your client sent a larger frame than allowed; mend it."
 )
+
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+_brief.maxlist = _brief.maxdict = 4
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: its beginning, at a cost that does not grow with it."""
+    return _brief.repr(value[:80] if isinstance(value, bytes) else value)
 
 
 class RtError(Exception):

@@ -21,6 +21,7 @@ __all__ = [
     "NAME_BYTES_MAX",
     "NESTING_MAX",
     "REPLY_BYTES_MAX",
+    "VALUES_MAX",
     "VECTOR_MAX",
     "Limits",
 ]
@@ -33,6 +34,7 @@ VECTOR_MAX = 1_000
 LIST_DEFAULT = 100
 LIST_MAX = 1_000
 META_BYTES_MAX = 1_024  # what a board may keep beside a score, packed
+VALUES_MAX = 32_768  # values in one frame, containers and map keys included
 REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
@@ -64,7 +66,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     turn_ms_max: Annotated[int, Meta(ge=1)] = 4  # no new command starts later in the turn
     connection_cost_per_turn: Count = 1_000
     turn_log_bytes_max: Annotated[int, Meta(ge=4096)] = 4 * 1024 * 1024
-    timers_per_turn: Count = 1_000
+    timers_per_turn: Count = 200
     reclaimed_per_turn: Count = 2_000  # entries of deleted structures freed a turn
 
     # --- state ---
@@ -75,5 +77,5 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history_total_bytes: Count = 256 * 1024 * 1024  # the longest untouched channel gives way
     idempotency_keys_max: Count = 1_000_000  # beyond: keyed writes answer overloaded
     idempotency_age_ms: Annotated[int, Meta(ge=1_000)] = 600_000
-    idempotency_client_age_ms: Annotated[int, Meta(ge=1_000)] = 86_400_000
+    idempotency_client_age_ms: Annotated[int, Meta(ge=1_000)] = 3_600_000
     sources_max: Count = 100_000  # [name, partition] pairs; beyond: limit_reached

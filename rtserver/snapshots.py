@@ -26,6 +26,9 @@ _log = logging.getLogger("rtserver")
 
 _SEAL_TIMEOUT_S = 10.0
 _POLL_S = 0.01
+_PAUSE_MIN_S = 60.0
+_PAUSE_MAX_S = 3_600.0
+_NICE = 10
 
 
 class Snapshots:
@@ -40,13 +43,24 @@ class Snapshots:
         self._after_bytes = after_bytes
         self._now = now
         self._running: asyncio.Task[dict[str, Any]] | None = None
+        self._again_at = 0.0
+        self._pause_s = _PAUSE_MIN_S
 
     def look_after(self) -> None:
         """Starts a snapshot when the log has grown enough since the last one."""
         grown = self._log.bytes_since_snapshot >= self._after_bytes
-        if grown and (self._running is None or self._running.done()):
-            task = self._start()
-            task.add_done_callback(_report)
+        due = asyncio.get_running_loop().time() >= self._again_at
+        if grown and due and (self._running is None or self._running.done()):
+            self._start().add_done_callback(self._note_outcome)
+
+    def _note_outcome(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        """One that failed is tried again later and later: each try reads the whole log."""
+        if task.cancelled() or task.exception() is None:
+            self._pause_s = _PAUSE_MIN_S
+            return
+        self._again_at = asyncio.get_running_loop().time() + self._pause_s
+        _log.error("no snapshot was made, again in %d s: %s", self._pause_s, task.exception())
+        self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
 
     async def create(self) -> dict[str, Any]:
         """Makes a snapshot of everything up to now; {name, seq, bytes, created}."""
@@ -121,9 +135,4 @@ class Snapshots:
 
 
 def _lower_priority() -> None:
-    os.nice(19)
-
-
-def _report(task: asyncio.Task[dict[str, Any]]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _log.error("no snapshot was made: %s", task.exception())
+    os.nice(_NICE)

@@ -35,6 +35,7 @@ __all__ = ["Turn"]
 _logger = logging.getLogger("rtserver")
 
 _RECORD_SLACK = 64 * 1024  # of a turn's last record beyond the largest frame
+_DELIVERIES_PER_COST = 8  # pushes that cost about as much as one command
 _CATCH_UP_MAX = 2_000  # messages a turn sends to readers who are behind
 _RETRY_S = 0.1  # between attempts to write a block that did not fit the disk
 
@@ -45,12 +46,13 @@ _NO_SEGMENT = RtError(OVERLOADED, "the next segment of the log is still being pr
 class _Unsynced:
     """A reply that leaves when `seq` is synced."""
 
-    __slots__ = ("answered", "seq", "waiting")
+    __slots__ = ("answered", "seq", "timer", "waiting")
 
     def __init__(self, seq: int, waiting: Waiting) -> None:
         self.seq = seq
         self.waiting = waiting
         self.answered = False
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Turn:
@@ -92,6 +94,7 @@ class Turn:
         self._more = False  # the next turn has work even without new bytes
         self._wake: asyncio.TimerHandle | None = None
         self._wake_ms = 0
+        self._timers_wait = False  # due ones found no room in the log
         self._room = limits.turn_log_bytes_max + limits.frame_bytes_max + _RECORD_SLACK
 
     # --- the start ---
@@ -146,11 +149,14 @@ class Turn:
         """Due deadlines come before the turn's commands."""
         due = self._store.timers.count_due(self._dispatcher.ctx.now, self._limits.timers_per_turn)
         if not due:
+            self._timers_wait = False
             return
         try:
             self._dispatcher.issue("timers.fire", [due])
         except RtError:
-            return  # no room in the log: they fire when there is
+            self._timers_wait = True  # no room in the log: they fire when there is
+            return
+        self._timers_wait = False
         self._cost_left -= due
 
     def _run_backlog(self) -> None:
@@ -203,7 +209,7 @@ class Turn:
 
     def spent(self, cost: int) -> bool:
         """Counts cost; True when no other request may start in this turn."""
-        self._cost_left -= cost
+        self._cost_left -= cost + self._router.take_audience() // _DELIVERIES_PER_COST
         full = self._dispatcher.journal.bytes >= self._limits.turn_log_bytes_max
         if full or monotonic_us() >= self._deadline_us:
             self._cost_left = 0
@@ -251,7 +257,8 @@ class Turn:
                 entry = _Unsynced(seq, one)
                 self._unsynced.append(entry)
                 if one.timeout_ms is not None:
-                    self._loop.call_later(one.timeout_ms / 1_000, self._time_out, entry)
+                    delay_s = one.timeout_ms / 1_000
+                    entry.timer = self._loop.call_later(delay_s, self._time_out, entry)
             waiting.clear()
         if self._unsynced or self._router.holds:
             self._log.request_sync()
@@ -271,10 +278,10 @@ class Turn:
             self._loop.call_later(_RETRY_S, self._guarded, self._retry)
             return
         stalled, self._stalled = self._stalled, None
-        self.open()
-        self.dirty.extend(stalled or ())
-        self._release()
+        self._release()  # before a new turn, whose writes are in no block yet
         self._router.synced(self._log.synced_seq)
+        self.dirty.extend(stalled or ())
+        self.open()
 
     def _flush(self, connections: list[Connection]) -> None:
         metrics = self._metrics
@@ -308,6 +315,8 @@ class Turn:
             self._wake.cancel()
         self._wake_ms = due
         delay = max(0, due - self._dispatcher.ctx.now) / 1_000
+        if self._timers_wait:
+            delay = max(delay, _RETRY_S)
         self._wake = self._loop.call_later(delay, self._awake)
 
     def _awake(self) -> None:
@@ -358,7 +367,10 @@ class Turn:
         if entry.answered:
             return
         entry.answered = True
-        connection, request_id, result, _ = entry.waiting
+        if entry.timer is not None:
+            entry.timer.cancel()
+        connection, request_id, result, refusal, _ = entry.waiting
+        error = error or refusal
         connection.waiting -= 1
         if error is None:
             connection.reply(request_id, result)

@@ -167,9 +167,12 @@ class World:
     def sync(self) -> None:
         """Everything written so far is synced."""
         self.router.synced(self.seq)
-        for connection, request_id, result, _ in self.dispatcher.waiting:
+        for connection, request_id, result, refusal, _ in self.dispatcher.waiting:
             connection.waiting -= 1
-            connection.reply(request_id, result)
+            if refusal is None:
+                connection.reply(request_id, result)
+            else:
+                connection.reply_error(request_id, refusal)
         self.dispatcher.waiting.clear()
         self.flush()
 
@@ -199,6 +202,17 @@ class World:
     def call(self, method: str, *args: Any, **options: Any) -> Any:
         """One turn with one call, synced at once; its result, or Refused."""
         return self.call_on(self.connection, self.peer, method, *args, **options)
+
+    def call_frame(self, body: list[Any]) -> Any:
+        """One turn with one frame as it was decoded; the error of its reply is raised."""
+        self.open_turn()
+        self.dispatcher.frame(self.connection, body, 100)
+        self.end_turn()
+        self.sync()
+        ((_, _, error, result),) = self.peer.take()
+        if error is not None:
+            raise Refused(error)
+        return result
 
     def call_on(
         self, connection: Connection, peer: Peer, method: str, *args: Any, **options: Any

@@ -76,12 +76,14 @@ def _runs(calls: list[_Collected]) -> Iterator[list[_Collected]]:
         run: list[_Collected] = []
         size = 0
         for call in neighbours:
-            size += sum(map(len, call.params))
-            if run and (group is None or len(run) == _ITEMS_MAX or size > _BYTES_MAX):
+            call_bytes = sum(map(len, call.params))
+            full = len(run) == _ITEMS_MAX or size + call_bytes > _BYTES_MAX
+            if run and (group is None or full):
                 yield run
                 run = []
                 size = 0
             run.append(call)
+            size += call_bytes
         yield run
 
 

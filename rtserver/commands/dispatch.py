@@ -29,8 +29,10 @@ from rtserver.commands.options import Options, parse_options
 from rtserver.commands.table import ROLES, Ack, Command
 from rtserver.errors import (
     DEADLINE_EXCEEDED,
+    DUPLICATE,
     FORBIDDEN,
     INTERNAL,
+    INVALID_PARAMS,
     UNKNOWN_METHOD,
     ProtocolError,
     RtError,
@@ -48,6 +50,8 @@ __all__ = ["BrokenState", "Dispatcher", "Offloaded", "Waiting"]
 _log = logging.getLogger("rtserver")
 
 _RECORD_OVERHEAD = 1_024  # of a record beside the request's own bytes: user, address, digest
+_RESULT_ITEM_BYTES = 512  # of the remembered result of one item of a vector
+_UNKNOWN_COST = 20  # looking for a near name
 _ID_MAX = 2**64
 _SERVICE_RANK = ROLES["service"]
 _INTERNAL_RANK = ROLES["internal"]
@@ -63,6 +67,7 @@ class Waiting(NamedTuple):
     connection: Connection
     request_id: int
     result: Any
+    refusal: RtError | None  # a duplicate is answered when the original is safe
     timeout_ms: int | None
 
 
@@ -132,6 +137,7 @@ class Dispatcher:
         try:
             command = self._table.get(method)
             if command is None or command.rank == _INTERNAL_RANK:
+                cost = _UNKNOWN_COST
                 raise self._unknown(method)
             if connection.rank < command.rank:
                 raise _forbidden(command)
@@ -152,7 +158,10 @@ class Dispatcher:
                     _check_deadline(options, self.ctx.now, connection)
                 result = self._read(command, args)
         except RtError as error:
-            self._refuse(connection, request_id, error)
+            if error.kind is DUPLICATE and request_id is not None:
+                self._wait(connection, request_id, None, error, None)
+            else:
+                self._refuse(connection, request_id, error)
             return cost
         if command.offloaded:
             connection.waiting += 1
@@ -160,12 +169,23 @@ class Dispatcher:
         elif request_id is None:
             return cost
         elif ack == "synced":
-            timeout_ms = None if options is None else options.timeout_ms
-            connection.waiting += 1
-            self.waiting.append(Waiting(connection, request_id, result, timeout_ms))
+            self._wait(connection, request_id, result, None, options)
         else:
             connection.reply(request_id, result)
         return cost
+
+    def _wait(
+        self,
+        connection: Connection,
+        request_id: int,
+        result: Any,
+        refusal: RtError | None,
+        options: Options | None,
+    ) -> None:
+        """Answers when everything up to this turn is synced."""
+        timeout_ms = None if options is None else options.timeout_ms
+        connection.waiting += 1
+        self.waiting.append(Waiting(connection, request_id, result, refusal, timeout_ms))
 
     def issue(self, method: str, args: list[Any]) -> Any:
         """An internal command, logged like any other, also within another command."""
@@ -190,6 +210,8 @@ class Dispatcher:
         journal = self.journal
         if self.refusal is not None:
             raise self.refusal.with_traceback(None)  # it is raised again and again
+        if meta is not None and command.items_place is not None:
+            size += _RESULT_ITEM_BYTES * len(args[command.items_place])
         if journal.bytes + size + _RECORD_OVERHEAD > journal.limit:
             assert self.full is not None, "a turn that sets a limit says why"
             raise self.full.with_traceback(None)
@@ -249,7 +271,7 @@ class Dispatcher:
         key = options.idempotency_key
         meta: dict[str, Any] = {}
         if key is not None:
-            call = fingerprint(pack((command.name, args)))
+            call = _fingerprint(command, args)
             remembered = answers.find(ctx.now, scope, key, call)
             if remembered is not None:
                 return unpack_trusted(remembered), "synced"
@@ -293,6 +315,14 @@ class Dispatcher:
         near = difflib.get_close_matches(method[:64], names, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; `help` lists the methods"
         return RtError(UNKNOWN_METHOD, f"{method[:64]!r} is not a method{hint}")
+
+
+def _fingerprint(command: Command, args: list[Any]) -> bytes:
+    """Items of a vector are not checked yet, so some cannot even be packed."""
+    try:
+        return fingerprint(pack((command.name, args)))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RtError(INVALID_PARAMS, f"{command.name} cannot take such items: {error}") from None
 
 
 def _forbidden(command: Command) -> RtError:

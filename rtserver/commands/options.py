@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final, get_args
 
-from rtserver.commands.kinds import NAME, TTL_MS
+from rtserver.commands.kinds import NAME, at_most
 from rtserver.commands.table import Ack
-from rtserver.errors import INVALID_OPTION, RtError
+from rtserver.errors import INVALID_OPTION, RtError, shown
 from rtserver.limits import INT64_MAX
 
 __all__ = ["OPTION_NAMES", "Options", "parse_options"]
 
+TIMEOUT_MS_MAX: Final = 3_600_000
 _ACKS: Final = frozenset(get_args(Ack))
 
 
@@ -46,7 +47,7 @@ def parse_options(raw: Any) -> Options | None:
             setattr(options, name, check(value))
         except ValueError as error:
             raise RtError(
-                INVALID_OPTION, f"{name} is {value!r:.80}, {error}", {"option": name}
+                INVALID_OPTION, f"{name} is {shown(value)}, {error}", {"option": name}
             ) from None
     return options
 
@@ -89,5 +90,5 @@ _CHECKS: Final = {
     "as_user": NAME.check,
     "idempotency_key": _key,
     "source": _source,
-    "timeout_ms": TTL_MS.check,
+    "timeout_ms": at_most(TIMEOUT_MS_MAX).check,
 }

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 from rtserver.commands.kinds import Kind, Shape
-from rtserver.errors import INVALID_PARAMS, RtError
+from rtserver.errors import INVALID_PARAMS, RtError, shown
 
 __all__ = ["ROLES", "Ack", "Command", "Effect", "Param", "Role", "command", "load"]
 
@@ -168,8 +168,7 @@ class Command:
 
     def signature(self) -> str:
         """`board.top(name, limit=100, offset?)`"""
-        shown = [_shown(param) for param in self.params]
-        return f"{self.name}({', '.join(shown)})"
+        return f"{self.name}({', '.join(map(_signature, self.params))})"
 
     def _default(self, place: int) -> Any:
         param = self.params[place]
@@ -183,9 +182,7 @@ class Command:
 
     def _wrong(self, place: int, value: Any, error: ValueError) -> RtError:
         name = self.params[place].name
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
-        return RtError(INVALID_PARAMS, f"{name} is {shown}, {error}", {"param": name})
+        return RtError(INVALID_PARAMS, f"{name} is {shown(value)}, {error}", {"param": name})
 
     def _too_many(self, args: list[Any]) -> RtError:
         return RtError(
@@ -193,17 +190,13 @@ class Command:
         )
 
 
-def _shown(param: Param) -> str:
+def _signature(param: Param) -> str:
     if param.required:
         return param.name
     if param.default is None:
         return f"{param.name}?"
-    shown = (
-        {True: "true", False: "false"}.get(param.default)
-        if isinstance(param.default, bool)
-        else None
-    )
-    return f"{param.name}={shown or repr(param.default)}".replace("'", '"')
+    default = repr(param.default).replace("'", '"')
+    return f"{param.name}={default.lower() if isinstance(param.default, bool) else default}"
 
 
 _rows: dict[str, Command] = {}

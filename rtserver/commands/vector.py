@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rtserver.commands.kinds import Kind
-from rtserver.errors import INVALID_PARAMS, RtError
+from rtserver.errors import INVALID_PARAMS, RtError, shown
 
 __all__ = ["Failed", "Item", "each"]
 
@@ -56,17 +56,17 @@ class Item:
     def _read_each(self, item: Any) -> list[Any]:
         if type(item) is not list or len(item) > len(self._names):
             raise RtError(
-                INVALID_PARAMS, f"an item is [{', '.join(self._names)}], not {item!r:.80}"
+                INVALID_PARAMS, f"an item is [{', '.join(self._names)}], not {shown(item)}"
             )
         values: list[Any] = []
         for place, (name, kind) in enumerate(zip(self._names, self._kinds, strict=True)):
             value = item[place] if place < len(item) else None
             if value is None and not kind.optional:
-                raise RtError(INVALID_PARAMS, f"{name} is missing in {item!r:.80}")
+                raise RtError(INVALID_PARAMS, f"{name} is missing in {shown(item)}")
             try:
                 values.append(None if value is None else kind.check(value))
             except ValueError as error:
                 raise RtError(
-                    INVALID_PARAMS, f"{name} is {value!r:.80}, {error}", {"param": name}
+                    INVALID_PARAMS, f"{name} is {shown(value)}, {error}", {"param": name}
                 ) from None
         return values

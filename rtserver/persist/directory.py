@@ -171,13 +171,12 @@ class StoreDirectory:
         for entry in manifest.segments:
             self._cut(entry)
         listed = {one.name for one in manifest.segments} | {one.name for one in manifest.snapshots}
-        first = manifest.segments[0].index if manifest.segments else manifest.next_index
         moved = False
         for name in self.files.list_dir(self.path):
             index = segment_index(name)
             if name in listed:
                 continue
-            if index is not None and index < first:
+            if index is not None and index < manifest.first_index:
                 self._archive(name)
                 moved = True
             elif name.endswith((".snap", ".tmp")):

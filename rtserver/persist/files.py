@@ -120,11 +120,6 @@ class Files:
             return None
         return FileStat(found.st_size, found.st_mtime_ns // 1_000_000)
 
-    def free_bytes(self, path: Path) -> int:
-        """What this user may still write to the file system of `path`."""
-        found = os.statvfs(path)
-        return found.f_bavail * found.f_frsize
-
     def boot_id(self) -> bytes:
         return boot.boot_id()
 

@@ -51,7 +51,6 @@ class Log:
         closing_record: Callable[[], bytes],
         notify: Callable[[], None],
     ) -> None:
-        self.stalled = False  # the last block did not fit the disk: only retry may follow
         self.bytes_appended = 0
         self.blocks = 0
         self._directory = directory
@@ -64,7 +63,7 @@ class Log:
         self._crc = recovered.last_crc
         self._now_ms = recovered.now_ms
         self._boot_ms = recovered.boot_ms
-        self._pending: tuple[bytes, int] | None = None  # the stalled block and its crc
+        self._stalled: tuple[bytes, int] | None = None  # a block that did not fit, and its crc
         self._era_seq: int | None = None  # new epochs are logged up to here
         self._next: Segment | None = None
         self._active = directory.create_segment(config.segment_bytes)
@@ -87,8 +86,8 @@ class Log:
     ) -> Log:
         """Settles what recovery found, and goes on in a new segment. Raises OSError, LogFailed.
 
-        `closing_record` gives the packed record that ends a segment; `notify` is called from the
-        sync thread when `poll` has something to take. `threaded=False`: `work` is called by hand.
+        `closing_record` gives the one packed record that ends a segment; `notify` is called from
+        the sync thread when `poll` has something to take. `threaded=False`: call `work` by hand.
         """
         directory = take_over(path, files, recovered)
         log = cls(directory, recovered, config, closing_record, notify)
@@ -107,6 +106,11 @@ class Log:
     def synced_seq(self) -> int:
         """The last record that survives a power failure."""
         return self._synced_seq
+
+    @property
+    def stalled(self) -> bool:
+        """The last block did not fit the disk: nothing but `retry` may follow."""
+        return self._stalled is not None
 
     @property
     def failure(self) -> Exception | None:
@@ -199,8 +203,8 @@ class Log:
     def retry(self) -> bool:
         """Writes a stalled block again, to the same place. Raises LogFailed."""
         self._check()
-        if self._pending is not None:
-            self._write(*self._pending)
+        if self._stalled is not None:
+            self._write(*self._stalled)
         return not self.stalled
 
     def rotate(self, now_ms: int) -> bool:
@@ -220,7 +224,7 @@ class Log:
 
     def poll(self) -> None:
         """Takes the news of the sync thread: marks what was synced once nothing newer is
-        written, so that damage to it will be seen."""
+        written, so that damage to it will be seen. Raises LogFailed."""
         if self.failure is not None:
             return
         synced = self._synced_seq
@@ -296,39 +300,35 @@ class Log:
         )
 
     def _write(self, block: bytes, crc: int) -> None:
-        """The whole block at its place, or `stalled`. Bytes beyond `offset` count for nothing."""
-        active = self._active
-        try:
-            written = self._files.pwrite(active.fd, block, active.offset)
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRNOS:
-                self._failure = LogFailed(f"{active.name} cannot be written: {error}")
-                raise self._failure from error
-            written = 0
-        self.stalled = written < len(block)
-        if self.stalled:
-            self._pending = (block, crc)
+        """The block at its place, or `stalled`."""
+        if not self._put(block):
+            self._stalled = (block, crc)
             return
-        self._pending = None
+        self._stalled = None
         self._advance(len(block), crc)
-        was_clean = self._synced_seq == self._written_seq
-        self._written_seq = active.last_seq = self._seq
-        if was_clean:
+        idle = not self._is_dirty()
+        self._written_seq = self._active.last_seq = self._seq
+        if idle:
             self._syncer.wake()
 
     def _mark(self, flags: int) -> bool:
-        """A block without records; one that does not fit the disk is left out."""
+        """A block without records; False, and no harm done, when it does not fit the disk."""
         block, crc = self._encode(flags, b"", 0)
+        done = self._put(block)
+        if done:
+            self._advance(len(block), crc)
+        return done
+
+    def _put(self, block: bytes) -> bool:
+        """One write at the end of the log; what of it came through counts only if all did."""
+        active = self._active
         try:
-            written = self._files.pwrite(self._active.fd, block, self._active.offset)
+            return self._files.pwrite(active.fd, block, active.offset) == len(block)
         except OSError as error:
-            if error.errno not in DISK_FULL_ERRNOS:
-                self._failure = LogFailed(f"{self._active.name} cannot be written: {error}")
-            return False
-        if written < len(block):
-            return False
-        self._advance(len(block), crc)
-        return True
+            if error.errno in DISK_FULL_ERRNOS:
+                return False
+            self._failure = LogFailed(f"{active.name} cannot be written: {error}")
+            raise self._failure from error
 
     def _advance(self, size: int, crc: int) -> None:
         self._active.offset += size
@@ -373,6 +373,7 @@ class Log:
             if not self._syncer.run_job():
                 return False
         self._now_ms = max(self._now_ms, now_ms)
+        self._boot_ms = self._files.boot_ms()  # the time of both clocks at the end
         if not self._mark(CLEAN):
             return False
         self._directory.seal(self._active, clean=True)

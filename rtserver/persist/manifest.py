@@ -82,6 +82,11 @@ class Manifest:
     snapshots: tuple[SnapshotEntry, ...] = ()  # oldest first
 
     @property
+    def first_index(self) -> int:
+        """The index of the oldest segment; older ones are in the archive."""
+        return self.segments[0].index if self.segments else self.next_index
+
+    @property
     def next_index(self) -> int:
         """The index of the segment after the last one."""
         if self.segments:

@@ -91,7 +91,6 @@ class Recovered:
     same_boot: bool = False  # the machine has not been started since the log was written
     clean: bool = True  # the log was closed in order
     snapshot: str | None = None
-    snapshot_meta: SnapshotMeta | None = None
     blocks: int = 0  # read after the snapshot
     records: int = 0
     bytes: int = 0
@@ -194,7 +193,7 @@ class _Run:
             recovered.bad_snapshots.append(entry.name)
             recovered.reports.append(f"the snapshot {entry.name} is damaged: {problem}")
         start = 1 if self._snapshot is None else self._snapshot.segment
-        first = self._entries[0].index if self._entries else start
+        first = self._manifest.first_index
         if start < first:
             name = recovered.bad_snapshots[0] if recovered.bad_snapshots else MANIFEST_NAME
             raise LogDamaged(name, 0, f"no whole snapshot leads to {segment_name(first)}")
@@ -210,9 +209,7 @@ class _Run:
         store_id = bytes.fromhex(self._manifest.store_id)
         try:
             for chunk, end in read_snapshot(self._directory / entry.name, self._files, store_id):
-                if isinstance(chunk, SnapshotMeta):
-                    self.recovered.snapshot_meta = chunk
-                else:
+                if not isinstance(chunk, SnapshotMeta):
                     load_chunk(chunk)
                 self._meter.reached(end)
         except BadBlock as bad:

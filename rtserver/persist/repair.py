@@ -236,11 +236,11 @@ class _Plan:
         manifest = self._manifest()
         kept = {one.name for one in manifest.segments}
         kept |= {one.name for one in manifest.snapshots}
-        first = manifest.segments[0].index if manifest.segments else manifest.next_index
         return [
             name
             for name in self._files.list_dir(self._directory)
-            if name not in kept and (is_snapshot_name(name) or (segment_index(name) or 0) >= first)
+            if name not in kept
+            and (is_snapshot_name(name) or (segment_index(name) or 0) >= manifest.first_index)
         ]
 
     def actions(self) -> list[str]:

@@ -112,11 +112,10 @@ def unlisted_segments(directory: Path, files: Files, manifest: Manifest) -> list
     Older ones than the first listed are on their way to the archive and not meant here.
     """
     listed = {entry.name for entry in manifest.segments}
-    first = manifest.segments[0].index if manifest.segments else manifest.next_index
     found = []
     for name in files.list_dir(directory):
         index = segment_index(name)
-        if index is None or index < first or name in listed:
+        if index is None or index < manifest.first_index or name in listed:
             continue
         if used_length(memoryview(files.read_file(directory / name))) > SEGMENT_HEADER.size:
             raise LogDamaged(name, 0, f"it holds blocks, but {MANIFEST_NAME} does not list it")

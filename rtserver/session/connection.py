@@ -29,7 +29,7 @@ class Form(Protocol):
 class Sink(Protocol):
     """A transport, as its connection sees it."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes, /) -> None: ...
 
     def buffered(self) -> int:
         """Bytes written but not yet taken by the kernel."""
@@ -52,6 +52,22 @@ class Subscription:
         self.channel = channel
         self.position = position
         self.live = False
+
+
+class _Gone:
+    """The sink of a connection whose transport is lost."""
+
+    def write(self, _data: bytes, /) -> None: ...
+
+    def buffered(self) -> int:
+        return 0
+
+    def resume(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+_GONE = _Gone()
 
 
 class Connection:
@@ -154,6 +170,7 @@ class Connection:
         self.is_open = False
         self._parts.clear()
         self.pending_bytes = 0
+        self._sink = _GONE  # the transport and its buffers are freed: nothing collects cycles
 
     # --- the end of a turn ---
 

@@ -34,6 +34,7 @@ class Router:
     """All subscriptions of the process."""
 
     __slots__ = (
+        "_audience",
         "_behind",
         "_channels",
         "_held",
@@ -48,7 +49,8 @@ class Router:
         self._channels = channels
         self._metrics = metrics
         self._subscribers: dict[str, dict[Connection, Subscription]] = {}
-        self._behind: dict[Subscription, None] = {}  # in the order they fell behind
+        self._behind: dict[Connection, dict[Subscription, None]] = {}
+        self._audience = 0  # subscribers of the messages taken since somebody asked
         self._ready: list[Message] = []  # leave at the end of this turn
         # Messages of a channel that wait for a sync, or behind one that does.
         self._held: dict[str, deque[tuple[Message, int]]] = {}
@@ -68,6 +70,7 @@ class Router:
 
     def _take_message(self, message: Message, synced: bool) -> None:
         self._metrics.messages_published += 1
+        self._audience += len(self._subscribers.get(message.channel, ()))
         held = self._held.get(message.channel)
         if held is not None:
             held.append((message, _NEEDS_SYNC if synced else _NEEDS_WRITE))
@@ -75,6 +78,11 @@ class Router:
             self._held[message.channel] = deque([(message, _NEEDS_SYNC)])
         else:
             self._ready.append(message)
+
+    def take_audience(self) -> int:
+        """How many pushes were caused since the last call: they cost time too."""
+        audience, self._audience = self._audience, 0
+        return audience
 
     def take_idle(self) -> list[str]:
         """Idle channels that nobody listens to, once each."""
@@ -148,24 +156,32 @@ class Router:
     def _fall_behind(self, subscription: Subscription, position: int) -> None:
         subscription.live = False
         subscription.position = position
-        self._behind[subscription] = None
+        self._behind.setdefault(subscription.connection, {})[subscription] = None
+
+    def _caught_up(self, subscription: Subscription) -> None:
+        """It is live, or gone."""
+        behind = self._behind.get(subscription.connection)
+        if behind is not None:
+            behind.pop(subscription, None)
+            if not behind:
+                del self._behind[subscription.connection]
 
     def catch_up(self, messages_max: int) -> None:
         """Fills the outboxes of readers who are behind from the history, with at most so many
         messages."""
         left = messages_max
-        for subscription in list(self._behind):
-            connection = subscription.connection
-            if not connection.is_open or connection.congested:
-                continue
-            if left <= 0:
-                return
-            left -= self._catch_up(subscription, left)
+        for connection in list(self._behind):
+            for subscription in list(self._behind[connection]) if _takes_more(connection) else ():
+                if left <= 0:
+                    return
+                if not _takes_more(connection):
+                    break
+                left -= self._catch_up(subscription, left)
 
     @property
     def lags(self) -> bool:
         """Whether a reader who is behind could take more now."""
-        return any(one.connection.is_open and not one.connection.congested for one in self._behind)
+        return any(map(_takes_more, self._behind))
 
     def _catch_up(self, subscription: Subscription, messages_max: int) -> int:
         """The messages sent; fewer than the most when it has caught up or is congested."""
@@ -189,7 +205,7 @@ class Router:
         self._metrics.deliveries += sent
         if subscription.position >= released:
             subscription.live = True
-            del self._behind[subscription]
+            self._caught_up(subscription)
         return sent
 
     # --- subscribing ---
@@ -244,7 +260,7 @@ class Router:
         del subscribers[connection]
         if not subscribers:
             del self._subscribers[channel]
-        self._behind.pop(subscription, None)
+        self._caught_up(subscription)
         self.subscriptions -= 1
         return True
 
@@ -252,6 +268,10 @@ class Router:
         """The connection is gone."""
         for channel in list(connection.subscriptions):
             self.unsubscribe(connection, channel)
+
+
+def _takes_more(connection: Connection) -> bool:
+    return connection.is_open and not connection.congested
 
 
 def _start(since: Any, epoch: str, first_offset: int, released: int) -> tuple[int, bool]:

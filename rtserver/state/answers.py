@@ -138,7 +138,9 @@ class Answers:
         if isinstance(key, str):
             return
         client = self._clients.get(_name(scope, key[0]))
-        if client is not None and len(client.answers) >= CLIENT_KEYS_MAX:
+        if client is None or (client.answers and next(iter(client.answers)) <= key[2]):
+            return  # some are reported done with this very call
+        if len(client.answers) >= CLIENT_KEYS_MAX:
             raise RtError(
                 OVERLOADED,
                 f"client {key[0]!r} has {len(client.answers)} answers not reported done, at most"
@@ -208,7 +210,9 @@ class Answers:
     def _forget_clients(self, now: int) -> int | None:
         """The same for SDK connections; one used since its last look goes to the end."""
         age = self._settings.idempotency_client_age_ms
-        for _ in range(_FORGOTTEN_PER_TIMER):
+        budget = _FORGOTTEN_PER_TIMER
+        while budget > 0:
+            budget -= 1
             if not self._client_order:
                 return None
             looked_at, name = self._client_order[0]
@@ -220,6 +224,7 @@ class Answers:
             if client.used_at + age > now:
                 self._client_order.append((client.used_at, name))
             else:
+                budget -= len(client.answers)
                 self.client_keys -= len(client.answers)
                 self._clients.pop(name)
         return now

@@ -12,6 +12,7 @@ Deleting a board is immediate for callers; its memory is freed in slices by `rec
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = ["TIMER_KIND", "Board", "BoardRules", "Boards", "Entry", "Submission"]
 
 TIMER_KIND = "board"
 _CHUNK = 1_000
+_GRAVE_COST = 20  # of freeing an empty board, in entries
 
 Score = int | float
 RankKind = Literal["ordinal", "competition", "dense"]
@@ -407,7 +409,7 @@ class Boards:
         self._boards: ShardedMap[Board] = ShardedMap()
         self._names = OrderedNames()
         self._timers = timers
-        self._graves: list[Board] = []
+        self._graves: deque[Board] = deque()
         self.members = 0  # over all boards
         self.boards_max: int | None = None
         self.members_max: int | None = None
@@ -527,8 +529,13 @@ class Boards:
 
     def reclaim(self, entries_max: int) -> bool:
         """Frees a slice of deleted boards; True when nothing is left to free."""
-        if self._graves and self._graves[-1].reclaim(entries_max):
-            self._graves.pop()
+        left = entries_max
+        while self._graves and left > 0:
+            grave = self._graves[0]
+            size = len(grave)
+            if grave.reclaim(left):
+                self._graves.popleft()
+            left -= max(size, _GRAVE_COST)
         return not self._graves
 
     # --- snapshots ---

@@ -23,6 +23,7 @@ __all__ = ["TIMER_KIND", "Channel", "ChannelIdle", "Channels", "Message"]
 
 TIMER_KIND = "channel"
 _STEP_MIN_MS = 1_000
+_FREED_PER_TIMER = 32  # messages; many channels may come of age in the same turn
 _AGE_STEPS = 16  # an aged message is freed within 1/16 of the age limit after it
 _MESSAGE_OVERHEAD = 128  # bytes counted for a message beside its data
 
@@ -193,9 +194,13 @@ class Channels:
             return
         rules = self._rules(channel)
         before = channel.history.bytes
-        channel.history.trim(rules.history_count, rules.history_bytes, now - rules.history_ms + 1)
+        evicted = channel.history.trim(
+            rules.history_count, rules.history_bytes, now - rules.history_ms + 1, _FREED_PER_TIMER
+        )
         self.history_bytes += channel.history.bytes - before
-        if len(channel.history):
+        if evicted == _FREED_PER_TIMER:
+            self._arm(channel, now + 1)
+        elif len(channel.history):
             oldest = channel.history.read(0, 1, channel.history.top)[0]
             step = max(_STEP_MIN_MS, rules.history_ms // _AGE_STEPS)
             self._arm(channel, max(now + step, oldest.at + rules.history_ms))

@@ -50,8 +50,8 @@ class Settings:
     )
 
     def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
         self.apply(settings_of(Config()))
+        self.values: dict[str, Any] = {}  # nothing is logged yet, so the first start will
 
     def apply(self, values: dict[str, Any]) -> None:
         """Takes over values as `settings_of` makes them."""

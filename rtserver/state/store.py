@@ -106,7 +106,8 @@ class Store:
         """The next chunk of a dump, in the dump's order."""
         section, value = chunk
         if section == "settings":
-            self.settings.apply(value[0])
+            if value[0]:
+                self.settings.apply(value[0])
             self.timers.last_id = value[1]
         elif section == "counters":
             self.counters.load(value)

@@ -80,15 +80,21 @@ class HistoryRing(Generic[T]):
             self._gap = 0
         return item
 
-    def trim(self, count_max: int, bytes_max: int, at_before_ms: int) -> int:
+    def trim(
+        self,
+        count_max: int,
+        bytes_max: int,
+        at_before_ms: int,
+        evictions_max: int = EVICTIONS_MAX,
+    ) -> int:
         """Evicts, oldest first, while there are more than `count_max` items or `bytes_max` bytes
-        or the oldest came before `at_before_ms`. Returns how many; at EVICTIONS_MAX it is to be
+        or the oldest came before `at_before_ms`. Returns how many; at `evictions_max` it is to be
         called again.
         """
         evicted = 0
         while (
             self._gap < len(self._items)
-            and evicted < EVICTIONS_MAX
+            and evicted < evictions_max
             and (
                 len(self) > count_max
                 or self.bytes > bytes_max

@@ -19,6 +19,7 @@ from rtserver.wire.frames import HEADER, HEADER_BYTES
 __all__ = ["BinaryStream"]
 
 _length_at = HEADER.unpack_from
+_COST_SHIFT = 12  # one cost unit for every 4 KiB of a frame
 _REPORT_COST = 32  # the turn is asked for its time after so many cost units
 
 
@@ -86,6 +87,7 @@ class BinaryStream(Stream):
                 progress = Progress.BLOCKED
                 break
             cost = run_frame(connection, unpack(buffer[start:stop]), length)
+            cost += length >> _COST_SHIFT
             position = stop
             budget -= cost
             unreported += cost

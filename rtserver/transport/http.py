@@ -84,6 +84,7 @@ class HttpStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timeout.cancel()
         self._engine.release()
+        del self._parser  # it refers back to this protocol, and nothing collects cycles
 
     # --- httptools ---
 

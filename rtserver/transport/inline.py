@@ -29,12 +29,20 @@ class InlineStream(Stream):
 
     def __init__(self, engine: Engine, transport: asyncio.Transport, address: str | None) -> None:
         self._buffer = b""
+        self._position = 0  # of the next line; what is before it was run
         super().__init__(engine, transport, address)
 
     def receive(self, data: bytes) -> None:
         self._buffer += data
 
     def run(self) -> Progress:
+        try:
+            return self._run_lines()
+        finally:
+            self._buffer = self._buffer[self._position :]
+            self._position = 0
+
+    def _run_lines(self) -> Progress:
         engine = self._engine
         connection = self.connection
         budget = engine.budget()
@@ -53,14 +61,16 @@ class InlineStream(Stream):
         return Progress.IDLE
 
     def _next_line(self) -> bytes | None:
-        line, end, rest = self._buffer.partition(b"\n")
-        too_long = len(line) > self._engine.limits.inline_line_bytes_max
-        if too_long:
-            self._refuse_line(len(line))
-        if too_long or not end:
+        start = self._position
+        end = self._buffer.find(b"\n", start)
+        length = (len(self._buffer) if end < 0 else end) - start
+        if length > self._engine.limits.inline_line_bytes_max:
+            self._refuse_line(length)
             return None
-        self._buffer = rest
-        return line
+        if end < 0:
+            return None
+        self._position = end + 1
+        return self._buffer[start:end]
 
     def _refuse_line(self, length: int) -> None:
         bound = self._engine.limits.inline_line_bytes_max

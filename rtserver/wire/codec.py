@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from rtserver.errors import ProtocolError
-from rtserver.limits import NESTING_MAX
+from rtserver.limits import NESTING_MAX, VALUES_MAX
 
 __all__ = ["check_data", "pack", "unpack", "unpack_trusted"]
 
@@ -47,12 +47,44 @@ class _Unkeyed:
 
 
 def _unpack_keyed(body: bytes | memoryview) -> Any:
+    if len(body) > VALUES_MAX:
+        return _unpack_counted(body)
     try:
         return msgpack.unpackb(body, raw=False, strict_map_key=True)
     except UnicodeDecodeError:
         raise
     except ValueError:
         return msgpack.unpackb(body, raw=False, strict_map_key=False, object_pairs_hook=_map)
+
+
+def _unpack_counted(body: bytes | memoryview) -> Any:
+    """A value costs at least a byte, so only larger bodies can hold too many: what comes after
+    costs time for each value, not for each byte."""
+    left = VALUES_MAX
+
+    def take(count: int) -> None:
+        nonlocal left
+        left -= count
+        if left < 0:
+            raise ValueError(f"it holds more than {VALUES_MAX} values")
+
+    def take_list(values: list[Any]) -> list[Any]:
+        take(len(values))
+        return values
+
+    def take_map(pairs: list[tuple[Any, Any]]) -> Any:
+        take(2 * len(pairs))
+        return _map(pairs)
+
+    return msgpack.unpackb(
+        body,
+        raw=False,
+        strict_map_key=False,
+        list_hook=take_list,
+        object_pairs_hook=take_map,
+        max_array_len=VALUES_MAX,
+        max_map_len=VALUES_MAX // 2,
+    )
 
 
 def _map(pairs: list[tuple[Any, Any]]) -> Any:

@@ -216,6 +216,22 @@ def test_history_is_bounded_by_age_and_bytes():
     world.assert_same()
 
 
+def test_aged_messages_are_freed_in_slices():
+    world = configured(young={"history_ms": 60_000})
+    for _ in range(10):
+        world.call("channel.publish_many", [["young:1", number] for number in range(100)])
+    world.now += 120_000
+    world.open_turn()
+    world.end_turn()
+    left = len(world.store.channels.get("young:1").history)
+    assert 900 < left < 1_000
+    while left:
+        world.advance(2)
+        assert left - len(world.store.channels.get("young:1").history) <= 64
+        left = len(world.store.channels.get("young:1").history)
+    world.assert_same()
+
+
 def test_an_idle_channel_is_forgotten_only_when_nobody_listens():
     world = configured(idle={"history_ms": 1_000, "idle_ms": 60_000})
     publish(world, 1, "idle:a")

@@ -10,6 +10,7 @@ from rtserver.commands.dispatch import BrokenState
 from rtserver.commands.replay import Replay, ReplayFailed
 from rtserver.errors import ProtocolError
 from rtserver.limits import Limits
+from rtserver.state.answers import CLIENT_KEYS_MAX
 from rtserver.state.store import Store
 from tests.world import Peer, Refused, World
 
@@ -181,6 +182,23 @@ def test_client_keys_are_forgotten_when_done(world):
     assert len(world.store.answers) == 0
 
 
+def test_a_client_with_many_unheard_answers_goes_on_when_it_reports_them():
+    world = World()
+    answers = world.store.answers
+    for number in range(1, CLIENT_KEYS_MAX + 1):
+        answers.remember(world.now, "", ["c", number, 0], b"", b"")
+    with pytest.raises(Refused, match="not reported done"):
+        world.call("counter.add", "a", idempotency_key=["c", CLIENT_KEYS_MAX + 1, 0])
+    key = ["c", CLIENT_KEYS_MAX + 1, CLIENT_KEYS_MAX]
+    world.dispatcher.ctx.now = world.now
+    answers.check_room("", key)
+
+
+def test_a_call_that_cannot_be_packed_is_refused(world):
+    with pytest.raises(Refused, match="invalid_params"):
+        world.call_frame([0, 1, "counter.add_many", [[[2**70, 1]]], {"idempotency_key": "k"}])
+
+
 def test_a_vector_with_failed_items_replays_the_same_answer(world):
     items = [["a", 1], ["b c", 1], ["a", 2]]
     first = world.call("counter.add_many", items, idempotency_key="k")
@@ -225,6 +243,18 @@ def test_a_source_offset_is_applied_once(world):
         add("flights", 0, 9)
     assert add("flights", 1, 9) == 2
     assert add("flights", 0, 11) == 3
+
+
+def test_a_duplicate_is_answered_only_when_the_original_is_synced(world):
+    world.open_turn()
+    for _ in range(2):
+        world.send("counter.add", "a", options={"source": ["s", 0, 1], "ack": "synced"})
+    world.end_turn()
+    assert world.peer.take() == []
+    world.sync()
+    first, second = world.peer.take()
+    assert first[3] == 1
+    assert second[2][1] == "duplicate"
 
 
 def test_a_refused_command_does_not_move_its_source(world):

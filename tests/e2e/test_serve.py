@@ -477,3 +477,14 @@ def test_a_start_on_a_full_disk(small_disk, small_segments):
     filler.unlink()
     with ServerProcess(small_disk / "data", "--config", small_segments) as server:
         assert server.inline("counter.get a") == ["5"]
+
+
+def test_time_goes_on_where_it_stood_after_an_idle_stop(tmp_path):
+    """The end of the log says both clocks; time between the last write and it counts once."""
+    server = ServerProcess(tmp_path / "data").start()
+    client = server.client()
+    client.call("counter.add", "a")
+    time.sleep(2)
+    assert server.stop() == 0
+    with ServerProcess(tmp_path / "data") as again:
+        assert abs(again.client().call("server.time")["offset_ms"]) < 1_500

@@ -280,9 +280,6 @@ class SimulatedFiles(Files):
         inode = self.disk.names.get(path)
         return None if inode is None else FileStat(len(inode.data), 0)
 
-    def free_bytes(self, path: Path) -> int:
-        return 1 << 40
-
     # --- process ---
 
     def boot_id(self) -> bytes:

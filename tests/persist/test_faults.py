@@ -123,6 +123,9 @@ def after(disk: Disk, life: Life, at_least: int) -> None:
     found, recovered = read(SimulatedFiles(disk))
     assert found == life.written[: len(found)]
     assert len(found) >= at_least
+    assert not recovered.bad_snapshots
+    if len(found) < life.logged:
+        assert recovered.new_epochs, "clients may know more than the server"
     writer = Writer(SimulatedFiles(disk))
     assert writer.found == found
     assert writer.write(["later"])
@@ -219,6 +222,26 @@ def test_a_stalled_block_waits_for_its_retry(fault: int | str) -> None:
     assert writer.log.written_seq == 2
     assert writer.write("c")
     assert read(files)[0] == ["a", "b", "c"]
+
+
+def test_epochs_are_due_until_their_record_is_safe() -> None:
+    disk = Disk()
+    Writer(SimulatedFiles(disk)).write("a")
+    disk.lose_power(random.Random(1), 1.0)
+    files = SimulatedFiles(disk)
+    writer = Writer(files)
+    assert writer.recovered.new_epochs
+    files.faults[len(files.calls)] = errno.ENOSPC
+    assert not writer.write("new epochs")
+    writer.log.clear_era_pending()
+    writer.sync()
+    writer.work_off()
+    assert read(SimulatedFiles(disk))[1].new_epochs, "the record is not even written"
+    assert writer.log.retry()
+    assert read(SimulatedFiles(disk))[1].new_epochs, "not yet synced"
+    writer.sync()
+    writer.work_off()
+    assert not read(SimulatedFiles(disk))[1].new_epochs
 
 
 def test_an_error_of_a_write_is_final() -> None:

@@ -89,6 +89,13 @@ def test_a_newer_format_says_so() -> None:
         decode(signed(text))
 
 
+def test_a_damaged_format_number_is_no_newer_format() -> None:
+    data = encode(MANIFEST).replace(b'"format": 1', b'"format": 3')
+    with pytest.raises(LogDamaged) as caught:
+        decode(data)
+    assert type(caught.value) is LogDamaged
+
+
 def test_where_the_next_segment_goes() -> None:
     assert Manifest("").next_index == 1
     assert MANIFEST.next_index == 5

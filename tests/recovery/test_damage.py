@@ -6,17 +6,21 @@ must be found by `check`.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rtserver.persist.blocks import BLOCK_HEADER, SEGMENT_HEADER
+from rtserver.persist.compaction import compact
 from rtserver.persist.inspect import check
+from rtserver.persist.manifest import decode, encode
 from rtserver.persist.recovery import LogDamaged, Recovered
-from tests.persist.disk import Disk, SimulatedFiles
-from tests.persist.states import STORE, Writer, read
+from tests.persist.disk import Crash, Disk, SimulatedFiles
+from tests.persist.states import SMALL, STORE, Recorder, Writer, read
 from tests.recovery.stores import Made
 
 
@@ -253,6 +257,119 @@ def test_blocks_that_are_missing_doubled_or_moved() -> None:
             assert outcome(made.disk) is None
 
 
+def test_a_damaged_block_is_named_by_its_place() -> None:
+    for stopped in (True, False):
+        made = Made(stopped=stopped)
+        path = STORE / last_segment(made)
+        whole = made.disk.bytes_of(path)
+        start = SEGMENT_HEADER.size
+        place = whole.index(b"another")
+        for block in blocks_of(whole):
+            if start + len(block) > place:
+                break
+            start += len(block)
+        made.disk.put(path, whole[:place] + b"A" + whole[place + 1 :])
+        with pytest.raises(LogDamaged, match="checksum of its records") as caught:
+            read(made.files())
+        assert (caught.value.file, caught.value.offset) == (path.name, start)
+
+
+@pytest.mark.parametrize("blocks_left", [0, 1, 2])
+def test_blocks_that_became_zeros_in_a_sealed_segment(blocks_left: int) -> None:
+    """The same length, and nothing that fails a checksum: only the seal tells."""
+    made = Made(stopped=True)
+    path = STORE / last_segment(made)
+    whole = made.disk.bytes_of(path)
+    kept = whole[: SEGMENT_HEADER.size] + b"".join(blocks_of(whole)[:blocks_left])
+    made.disk.put(path, kept + bytes(len(whole) - len(kept)))
+    assert outcome(made.disk) is None
+
+
+def test_a_sealed_segment_that_was_not_yet_cut() -> None:
+    """Sealing ends with giving back the space; zeros may stand there, nothing else."""
+    made = Made(stopped=True)
+    for name in [one for one in made.names() if one.startswith("log")]:
+        whole = made.disk.bytes_of(STORE / name)
+        free = SMALL.segment_bytes - len(whole)
+        made.disk.put(STORE / name, whole + bytes(free - 1) + b"\x01")
+        assert outcome(made.disk) is None
+        made.disk.put(STORE / name, whole + bytes(free))
+        assert read(made.files())[0] == made.records
+    Writer(made.files())
+    assert len(made.disk.bytes_of(STORE / name)) == len(whole)
+
+
+def test_the_only_segment_of_another_store() -> None:
+    """Its chain begins like ours: the header tells."""
+    made, other = (Made(stopped=False, snapshots=0) for _ in range(2))
+    name = last_segment(made)
+    made.disk.put(STORE / name, other.disk.bytes_of(STORE / name))
+    with pytest.raises(LogDamaged, match="its store is"):
+        read(made.files())
+
+
+def test_an_old_manifest_whose_segments_are_all_whole() -> None:
+    made = Made(stopped=True)
+    old = made.disk.bytes_of(STORE / "MANIFEST")
+    Writer(made.files()).write("later")
+    made.disk.put(STORE / "MANIFEST", old)
+    with pytest.raises(LogDamaged, match="does not list it"):
+        read(made.files())
+
+
+def changed(made: Made, **changes: Any) -> None:
+    """Another manifest, with its digest: what only a defect of this program could write."""
+    manifest = decode(made.disk.bytes_of(STORE / "MANIFEST"))
+    made.disk.put(STORE / "MANIFEST", encode(replace(manifest, **changes)))
+
+
+def test_a_manifest_that_makes_no_sense() -> None:
+    made = Made(stopped=True)
+    for _ in range(2):
+        assert Writer(made.files()).log.close(made.writer.now_ms)
+    segments = decode(made.disk.bytes_of(STORE / "MANIFEST")).segments
+    changed(made, segments=(segments[0], segments[2]))
+    with pytest.raises(LogDamaged, match="out of order"):
+        read(made.files())
+    opened = replace(segments[0], sealed=None)
+    changed(made, segments=(opened, *segments[1:]))
+    with pytest.raises(LogDamaged, match="never sealed"):
+        read(made.files())
+
+
+def test_snapshots_that_are_damaged_with_no_segment_after_them() -> None:
+    made = Made(stopped=True)
+    for name in made.names():
+        if name.startswith("log"):
+            made.disk.put(STORE / name, None)
+    changed(made, segments=())
+    assert outcome(made.disk) is not None
+    for name in made.names():
+        if name.startswith("snapshot"):
+            made.disk.put(STORE / name, b"nothing")
+    with pytest.raises(LogDamaged, match="no whole snapshot leads to"):
+        read(made.files())
+
+
+def test_what_is_cut_is_kept_although_the_first_attempt_was_cut_short_itself() -> None:
+    made = Made(stopped=False, marked=False)
+    path = STORE / last_segment(made)
+    whole = made.disk.bytes_of(path)
+    start = end_of_blocks(whole) - len(blocks_of(whole)[-1])
+    torn = whole[start : end_of_blocks(whole) - 3]
+    made.disk.put(path, whole[:start] + torn + bytes(len(whole) - start - len(torn)))
+    calm = SimulatedFiles(made.disk.copy())
+    Writer(calm)
+    for step in range(len(calm.calls)):
+        for fault in ("crash", "torn"):
+            disk = made.disk.copy()
+            with contextlib.suppress(Crash):
+                Writer(SimulatedFiles(disk, {step: fault}))
+            Writer(SimulatedFiles(disk))
+            kept = disk.bytes_of(STORE / "quarantine" / f"{path.name}.{start}.torn")
+            assert kept == torn, f"{fault} at {calm.calls[step]}"
+
+
 def test_the_newest_snapshot_is_damaged_and_the_older_one_serves() -> None:
     made = Made(stopped=False)
     names = [name for name in made.names() if name.startswith("snapshot")]
@@ -263,9 +380,20 @@ def test_the_newest_snapshot_is_damaged_and_the_older_one_serves() -> None:
     assert found[0] == made.records
     assert found[1].snapshot == names[0]
     assert names[-1] in found[1].reports[0]
-    Writer(made.files())
+    files = made.files()
+    writer = Writer(files)
     assert names[-1] not in made.names(), "in quarantine"
-    assert read(made.files())[0] == made.records
+    writer.write("later")
+    writer.log.rotate(writer.now_ms)
+    writer.work_off()
+    newest = compact(STORE, files, Recorder)
+    writer.log.register_snapshot(newest)
+    writer.work_off()
+    made.disk.put(STORE / newest["name"], b"nothing")
+    found = outcome(made.disk)
+    assert found is not None, "the damaged one does not count as one of the two that are kept"
+    assert found[0] == writer.state.records
+    assert found[1].snapshot == names[0]
 
 
 def test_both_snapshots_are_damaged() -> None:

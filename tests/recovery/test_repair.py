@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -270,6 +271,15 @@ def test_a_repair_that_crashes_can_be_run_again() -> None:
         found, recovered = read(SimulatedFiles(disk))
         assert found == first.records[:-6]
         assert recovered.new_epochs
+
+
+def test_what_a_repair_keeps_survives_a_power_failure() -> None:
+    made = Made(stopped=False, marked=False)
+    made.writer.write("to be dropped")
+    seq = len(made.records)
+    assert repair(STORE, made.files(), truncate_at_seq=seq, accept_loss=1)["repaired"]
+    made.disk.lose_power(random.Random(1), 0.0)
+    goes_on(made, made.records[:-1])
 
 
 # --- snapshots ---

@@ -37,5 +37,8 @@ def unpackb(
     raw: bool = ...,
     strict_map_key: bool = ...,
     use_list: bool = ...,
+    list_hook: Callable[[list[Any]], Any] = ...,
     object_pairs_hook: Callable[[list[tuple[Any, Any]]], Any] = ...,
+    max_array_len: int = ...,
+    max_map_len: int = ...,
 ) -> Any: ...
