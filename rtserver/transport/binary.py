@@ -19,7 +19,7 @@ from rtserver.wire.frames import HEADER, HEADER_BYTES
 __all__ = ["BinaryStream"]
 
 _length_at = HEADER.unpack_from
-_COST_SHIFT = 12  # one cost unit for every 4 KiB of a frame
+_COST_SHIFT = 8  # one cost unit for every 256 bytes of a frame
 _REPORT_COST = 32  # the turn is asked for its time after so many cost units
 
 

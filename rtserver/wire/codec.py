@@ -120,7 +120,7 @@ def _depth_exceeds(value: Any, levels: int) -> bool:
     return False
 
 
-_LEAVES = (str, bool, bytes, type(None))
+_LEAVES = frozenset((str, bool, bytes, type(None)))
 
 
 def check_data(value: Any) -> None:
@@ -148,7 +148,8 @@ def _check_data(value: Any, levels: int) -> None:
         if kind is dict:
             _check_keys(value)
         for child in value.values() if kind is dict else value:
-            _check_data(child, levels - 1)
+            if type(child) not in _LEAVES:
+                _check_data(child, levels - 1)
     elif kind is _Unkeyed:
         raise ValueError(f"a map key is {value.kind}, expected text")
     else:
