@@ -55,6 +55,8 @@ EXIT_UNREACHABLE = 6
 EXIT_STOPPED = 70  # EX_SOFTWARE of sysexits(3)
 
 _PROGRESS_EVERY_S = 0.2
+_STORE_FILES = ("MANIFEST", "log-*.seg", "snapshot-*.snap", "archive/log-*.seg")
+_DROPPED_SHOWN = 20
 _data_argument = click.argument(
     "data", type=click.Path(path_type=Path), default=Path(DEFAULT_DATA), required=False
 )
@@ -164,12 +166,12 @@ async def _serve(config: Config, *, manual_clock: bool) -> int:
     _say(_recovered_line(server.directory, server.recovered, time.monotonic() - started))
     for report in server.recovered.reports:
         _say(f"recovery: {report}")
-    host, port = server.address
-    _say(f"listening on rt://{host}:{port} (frames, nc, and http for /livez and /readyz)")
+    _say(f"listening on rt://{server.url_address} (frames, nc, and http for /livez and /readyz)")
     _say("development mode: everyone on this machine has all rights")
     server.handle_signals()
     await server.wait()
     await server.stop()
+    _say("stopped")
     return EXIT_STOPPED if server.failure is not None else 0
 
 
@@ -218,10 +220,18 @@ def demo(file: Path | None, data: Path | None, listen: str, leave: bool) -> None
         code = run_loop(lambda: run_demo(file, data, listen, leave=leave))
     except KeyboardInterrupt:
         code = 0
+    except (KeyError, ValueError) as error:
+        _exit(EXIT_FAILED, f"{file} is no table of flights like the bundled one: {error!r}")
     sys.exit(code)
 
 
 # --- log ---
+
+
+def _need_store(data: Path) -> None:
+    """A mistyped path must not pass for a sound, empty store."""
+    if not any(list(data.glob(pattern)) for pattern in _STORE_FILES):
+        _exit(EXIT_START, f"{data} holds no data of rtserver")
 
 
 @main.group()
@@ -233,8 +243,11 @@ def log() -> None:
 @_data_argument
 def log_check(data: Path) -> None:
     """Reads everything and reports; exit code 5 when something is damaged."""
+    _need_store(data)
     report = inspect.check(data, Files())
     click.echo(json.dumps(report, indent=2))
+    if report["running"]:
+        _say("a server runs here: the segment that it writes to was not checked")
     sys.exit(0 if report["ok"] else EXIT_DAMAGED)
 
 
@@ -243,6 +256,7 @@ def log_check(data: Path) -> None:
 @click.option("--from-seq", default=1, help="The first sequence number to show.")
 def log_dump(data: Path, from_seq: int) -> None:
     """Prints every record as one JSON line."""
+    _need_store(data)
     try:
         _print_lines(inspect.dump(data, Files(), from_seq=from_seq))
     except LogDamaged as error:
@@ -265,6 +279,7 @@ def log_repair(
     data: Path, truncate_at: int | None, accept_loss: int | None, restored: bool
 ) -> None:
     """Makes a damaged log usable again; without --accept-loss it only reports."""
+    _need_store(data)
     try:
         report = repair(
             data,
@@ -277,8 +292,24 @@ def log_repair(
         _exit(EXIT_START, str(error))
     except LogDamaged as error:
         _exit(EXIT_DAMAGED, str(error))
-    click.echo(json.dumps(report, indent=2, default=repr))
+    dropped = report.pop("dropped", [])
+    _print_lines(dropped[:_DROPPED_SHOWN])
+    if len(dropped) > _DROPPED_SHOWN:
+        _say(f"... and {len(dropped) - _DROPPED_SHOWN:,} more records (`rtserver log dump`)")
+    click.echo(json.dumps(report, indent=2))
+    _say(_verdict(data, report, accept_loss))
     sys.exit(0 if report["repaired"] else EXIT_FAILED)
+
+
+def _verdict(data: Path, report: dict[str, Any], accept_loss: int | None) -> str:
+    """The last line of a repair: what happened, or what to run next."""
+    if report["repaired"]:
+        return "repaired" if report["actions"] else "nothing to repair"
+    accepted = "" if accept_loss is None else f", {accept_loss:,} were accepted"
+    return (
+        f"nothing was changed: {report['loss']:,} records would be lost{accepted}."
+        f" To do it: rtserver log repair {data} --accept-loss {report['loss']}"
+    )
 
 
 # --- snapshot ---
@@ -316,6 +347,7 @@ def _ask(address: str, line: str) -> str:
 @_data_argument
 def snapshot_list(data: Path) -> None:
     """Lists the snapshots of a data directory, newest last."""
+    _need_store(data)
     try:
         _print_lines(inspect.list_snapshots(data, Files()))
     except LogDamaged as error:
@@ -326,6 +358,7 @@ def snapshot_list(data: Path) -> None:
 @_data_argument
 def snapshot_verify(data: Path) -> None:
     """Reads every snapshot of a data directory and loads it; exit code 5 when one is damaged."""
+    _need_store(data)
     report = inspect.verify_snapshots(data, Files(), _empty_state)
     click.echo(json.dumps(report, indent=2))
     sys.exit(0 if report["ok"] else EXIT_DAMAGED)

@@ -81,9 +81,7 @@ UNSUPPORTED_VERSION = _error(
 
 # 2xx: the state
 NOT_FOUND = _error(200, "not_found", False, "Create it first, or correct the name.")
-CONFLICT = _error(
-    201, "conflict", False, "It exists with another meaning; use another name or delete it first."
-)
+CONFLICT = _error(201, "conflict", False, "What exists does not allow it; the message says why.")
 LIMIT_REACHED = _error(202, "limit_reached", False, "Remove something first, or raise the limit.")
 OUT_OF_RANGE = _error(
     203, "out_of_range", False, "Keep the result within what the message names; nothing changed."
@@ -104,8 +102,8 @@ INTERNAL = _error(500, "internal_error", False, "A defect of the server; please 
 OUTCOME_UNKNOWN = _error(
     501,
     "outcome_unknown",
-    True,
-    "It was applied but not yet synced; send it again with the same idempotency key.",
+    False,
+    "It was applied and may yet be lost; send it again only with the same idempotency key.",
 )
 
 # Close codes

@@ -197,7 +197,13 @@ class Server:
         )
         name = self._listener.sockets[0].getsockname()
         self.address = (name[0], name[1])
-        self._directory_lock.describe(f"{name[0]}:{name[1]}")
+        self._directory_lock.describe(self.url_address)
+
+    @property
+    def url_address(self) -> str:
+        """HOST:PORT as it stands in a URL."""
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     # --- life ---
 

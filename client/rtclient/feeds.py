@@ -57,9 +57,9 @@ class Feed:
             reader.resume(self.epoch, self.offset, messages, lost)
 
     def message(self, push: dict[str, Any], size: int) -> None:
-        """A push; one of an earlier subscription to the same channel is not ours."""
+        """A push. One of an earlier subscription finds nobody here who has begun to read."""
         offset = push["offset"]
-        if not self.is_open or offset <= self.offset:
+        if offset <= self.offset:
             return
         self.offset = offset
         message = message_of(push, self.channel)

@@ -124,12 +124,12 @@ class NotFound(StateError):
 
 
 class Conflict(StateError):
-    """It exists with another meaning; use another name or delete it first."""
+    """What exists does not allow it; the message says why."""
 
     code = 201
     name = "conflict"
     retryable = False
-    advice: ClassVar[str] = "It exists with another meaning; use another name or delete it first."
+    advice: ClassVar[str] = "What exists does not allow it; the message says why."
 
 
 class LimitReached(StateError):
@@ -196,13 +196,13 @@ class InternalError(ServerError):
 
 
 class OutcomeUnknown(ServerError):
-    """It was applied but not yet synced; send it again with the same idempotency key."""
+    """It was applied and may yet be lost; send it again only with the same idempotency key."""
 
     code = 501
     name = "outcome_unknown"
-    retryable = True
+    retryable = False
     advice: ClassVar[str] = (
-        "It was applied but not yet synced; send it again with the same idempotency key."
+        "It was applied and may yet be lost; send it again only with the same idempotency key."
     )
 
 

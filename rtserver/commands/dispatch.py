@@ -312,6 +312,10 @@ class Dispatcher:
 
     def _unknown(self, method: str) -> RtError:
         names = [name for name, row in self._table.items() if row.rank < _INTERNAL_RANK]
+        if any(name.startswith(f"{method}.") for name in names):
+            return RtError(
+                UNKNOWN_METHOD, f"{method!r} is not a method; `help {method}` lists them"
+            )
         near = difflib.get_close_matches(method[:64], names, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; `help` lists the methods"
         return RtError(UNKNOWN_METHOD, f"{method[:64]!r} is not a method{hint}")

@@ -210,8 +210,10 @@ def _position(value: Any) -> list[Any]:
 
 
 def _since(value: Any) -> list[Any] | dict[str, int]:
-    if type(value) is not dict:
+    if type(value) is list:
         return _position(value)
+    if type(value) is not dict:
+        raise ValueError('expected [epoch, offset] or {"last": n}')
     last = value.get("last")
     if type(last) is not int or not 0 <= last <= LIST_MAX:
         raise ValueError(f'expected [epoch, offset] or {{"last": n}} with n from 0 to {LIST_MAX}')

@@ -35,7 +35,13 @@ def help_text(table: Mapping[str, Command], topic: str | None) -> str:
 
 def _overview(rows: Iterable[Command]) -> str:
     lines = [f"{row.signature()}\n    {row.summary}\n" for row in rows]
-    return "".join(lines) + "options of any write: idempotency_key=, ack=memory|logged|synced\n"
+    nouns = " ".join(dict.fromkeys(row.noun for row in rows))
+    return (
+        "".join(lines)
+        + "options of any write: idempotency_key=, ack=memory|logged|synced, timeout_ms=,"
+        + " source=[name,partition,offset], as_user=, address=\n"
+        + f"more: `help NOUN` ({nouns}), `help board.top`\n"
+    )
 
 
 def _explanation(row: Command) -> str:

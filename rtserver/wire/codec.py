@@ -45,6 +45,9 @@ class _Unkeyed:
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
+    def __repr__(self) -> str:
+        return f"a map with keys of type {self.kind}"
+
 
 def _unpack_keyed(body: bytes | memoryview) -> Any:
     if len(body) > VALUES_MAX:

@@ -34,6 +34,8 @@ def parse_line(line: str) -> tuple[str, list[Any], dict[str, Any]]:
             value, position = _value(line, position)
             positional.append(value)
         else:
+            if name.group(1) in named:
+                raise ValueError(f"{name.group(1)} is given twice")
             named[name.group(1)], position = _value(line, name.end())
         position = _skip(line, position)
     return method.group(), positional, named
