@@ -35,6 +35,7 @@ T = TypeVar("T")
 BYTES_MAX: Final = 64 * 1024 * 1024
 WINDOW: Final = 8_000  # the server keeps at most 10,000 answers that a client has not done with
 RESEND_S: Final = 600.0  # by default the server remembers keys at least so long
+TIMEOUT_MS_MAX: Final = 3_600_000  # that the server takes; longer ones end here
 _TICKS: Final = 16  # looks at the oldest calls in one default timeout
 _TICK_S_DEFAULT: Final = 2.0
 _HEAD_BYTES: Final = 16  # of a frame at most, beside what `Call.body` holds
@@ -225,7 +226,7 @@ class Ledger:
             if "idempotency_key" not in asked:
                 call.number = self._last_number + 1
         if timeout_s is not None:
-            asked["timeout_ms"] = max(1, round(timeout_s * 1000))
+            asked["timeout_ms"] = min(max(1, round(timeout_s * 1000)), TIMEOUT_MS_MAX)
         parts = [_CALL, self.pack(call.id), command.packed_name, params]
         if asked or call.number:
             parts[0] = _CALL_WITH_OPTIONS
@@ -425,8 +426,7 @@ def _timed_out(call: _Call, timeout_s: float) -> Error:
     if call.command.effect in (Effect.READ, Effect.SESSION) or call.users_key:
         return Timeout(f"{name} was not answered within {timeout_s:g} s")
     return OutcomeUnknown(
-        f"{name} was not answered within {timeout_s:g} s; it may or may not have been applied",
-        retryable=False,
+        f"{name} was not answered within {timeout_s:g} s; it may or may not have been applied"
     )
 
 
@@ -434,14 +434,10 @@ def _refusal(call: _Call, raw: list[Any]) -> Error:
     """The error of an error reply. Of a key of our own the caller knows nothing, so an error
     that speaks of it is put in her terms."""
     error = error_of(raw)
-    if call.users_key:
-        return error
-    if isinstance(error, Duplicate):
+    if isinstance(error, OutcomeUnknown):
+        error.retryable = call.users_key
+    elif isinstance(error, Duplicate) and not call.users_key:
         # The server forgot the answer although this call was never counted as done: it was
         # applied, or refused, by an attempt whose answer nobody can give any more.
-        return OutcomeUnknown(
-            f"{call.command.name} was sent before and its answer is forgotten", retryable=False
-        )
-    if isinstance(error, OutcomeUnknown):
-        error.retryable = False
+        return OutcomeUnknown(f"{call.command.name} was sent before and its answer is forgotten")
     return error

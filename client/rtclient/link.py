@@ -64,12 +64,12 @@ class _Socket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            values, size = self._frames.cut(data)
+            values, sizes = self._frames.cut(data)
         except ValueError as error:
             _log.error("what the server sent is no frame (%s); reconnecting", error)
             self.transport.abort()
             return
-        self._link.received(self, values, size)
+        self._link.received(self, values, sizes)
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -190,11 +190,10 @@ class Link:
 
     # --- what the connection says ---
 
-    def received(self, connection: _Socket, values: list[Any], size: int) -> None:
-        """Replies and pushes, in their order; `size` is their bytes together."""
+    def received(self, connection: _Socket, values: list[Any], sizes: list[int]) -> None:
+        """Replies and pushes, in their order, with the bytes of each."""
         reply = self.ledger.reply
-        share = size // max(1, len(values))
-        for value in values:
+        for value, size in zip(values, sizes, strict=True):
             if value[0] == _REPLY:
                 if value[1]:
                     reply(value[1], value[2], value[3])
@@ -202,7 +201,7 @@ class Link:
                     self._greeted(connection, value)
             elif value[0] == _PUSH:
                 if value[1] == "message":
-                    self.feeds.message(value[2], share)
+                    self.feeds.message(value[2], size)
                 elif value[1] == "close":
                     self._server_closes(connection, value[2])
         if self.ledger.has_more:

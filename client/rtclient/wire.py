@@ -48,16 +48,17 @@ class Frames:
         self._held_bytes = 0
         self._needed = 0  # bytes until something can be cut
 
-    def cut(self, data: bytes) -> tuple[list[Any], int]:
-        """The values that are complete now, and their bytes. Raises ValueError for no frame."""
+    def cut(self, data: bytes) -> tuple[list[Any], list[int]]:
+        """The values that are complete now, and the bytes of each. Raises ValueError."""
         if self._held:
             self._held.append(data)
             self._held_bytes += len(data)
             if self._held_bytes < self._needed:
-                return [], 0
+                return [], []
             data = b"".join(self._held)
             self._held.clear()
         values: list[Any] = []
+        sizes: list[int] = []
         position = 0
         needed = HEADER_BYTES
         end = len(data)
@@ -71,9 +72,10 @@ class Frames:
                 needed = HEADER_BYTES + length
                 break
             values.append(_unpack(data[start:stop], raw=False, strict_map_key=False))
+            sizes.append(length)
             position = stop
         if position < end:
             self._held.append(data[position:])
             self._held_bytes = end - position
             self._needed = needed
-        return values, position
+        return values, sizes

@@ -215,14 +215,13 @@ def read_block(data: memoryview, offset: int, seed: int) -> Block:
 class Chain:
     """Where a log stands: what its next block must continue."""
 
-    __slots__ = ("boot_ms", "clean", "crc", "now_ms", "seq", "synced_seq")
+    __slots__ = ("boot_ms", "clean", "crc", "now_ms", "seq")
 
     def __init__(self, seq: int, crc: int, now_ms: int, boot_ms: int) -> None:
         self.seq = seq
         self.crc = crc
         self.now_ms = now_ms
         self.boot_ms = boot_ms
-        self.synced_seq = 0
         self.clean = False
 
     def follow(self, block: Block) -> None:
@@ -233,14 +232,13 @@ class Chain:
             problem = f"it starts with record {block.first_seq}, expected {self.seq + 1}"
         elif block.now_ms < self.now_ms:
             problem = f"its time is {block.now_ms}, the time before it was {self.now_ms}"
-        elif not self.synced_seq <= block.synced_seq <= self.seq:
+        elif block.synced_seq > self.seq:
             problem = f"it says {block.synced_seq} was synced, {self.seq} were written"
         else:
             self.seq += block.records
             self.crc = block.crc
             self.now_ms = block.now_ms
             self.boot_ms = block.boot_ms
-            self.synced_seq = block.synced_seq
             self.clean = bool(block.flags & CLEAN)
             return
         raise BadBlock(block.offset, f"a valid block, but {problem}", torn_possible=False)

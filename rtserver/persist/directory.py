@@ -33,6 +33,7 @@ from rtserver.persist.manifest import (
     SnapshotEntry,
     encode,
 )
+from rtserver.persist.segments import content_crc
 
 __all__ = ["ARCHIVE", "QUARANTINE", "Segment", "StoreDirectory"]
 
@@ -118,8 +119,9 @@ class StoreDirectory:
         """Syncs a segment, says so, and gives back what is left of its space. `clean`: this is
         the end of a log that is closed in order; those after it are unlisted."""
         self.files.sync_file(segment.fd, self.path / segment.name)
+        crc = content_crc(self.files, segment.fd, segment.offset)
         sealed = Sealed(
-            segment.first_seq, segment.last_seq, segment.offset, segment.crc, clean=clean
+            segment.first_seq, segment.last_seq, segment.offset, segment.crc, clean, crc
         )
         entries = tuple(
             replace(entry, sealed=sealed) if entry.index == segment.index else entry

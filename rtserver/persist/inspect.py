@@ -16,21 +16,19 @@ import msgpack
 from rtserver.persist.blocks import (
     SEGMENT_HEADER,
     BadBlock,
-    Chain,
     read_segment_header,
     salt_seed,
     segment_index,
     used_length,
     valid_blocks,
-    walk,
 )
 from rtserver.persist.compaction import State, load_snapshot
 from rtserver.persist.directory import ARCHIVE, QUARANTINE
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.files import Files
-from rtserver.persist.manifest import Manifest, SegmentEntry, SnapshotEntry, read_manifest
+from rtserver.persist.manifest import Manifest, SnapshotEntry, read_manifest
 from rtserver.persist.recovery import recover
-from rtserver.persist.segments import load_segment
+from rtserver.persist.segments import first_damage
 from rtserver.persist.snapshot import read_snapshot, verify_file
 
 __all__ = ["check", "dump", "list_snapshots", "verify_snapshots"]
@@ -50,7 +48,7 @@ def examine(directory: Path, files: Files, *, running: bool) -> dict[str, Any]:
         manifest = read_manifest(directory, files)
         if manifest is not None:
             problems += _check_snapshots(directory, files, manifest)
-            problems += _check_sealed(directory, files, manifest)
+            problems += _check_segments(directory, files, manifest)
         recovered = recover(
             directory, files, apply=_ignore, load_chunk=_ignore, sealed_only=running
         )
@@ -115,43 +113,16 @@ def snapshot_problem(
     return LogDamaged(entry.name, offset, reason)
 
 
-def _check_sealed(directory: Path, files: Files, manifest: Manifest) -> Iterator[LogDamaged]:
+def _check_segments(directory: Path, files: Files, manifest: Manifest) -> Iterator[LogDamaged]:
     """Every sealed segment by itself, also those that the newest snapshot covers."""
-    before: SegmentEntry | None = None
     for entry in manifest.segments:
         try:
-            if entry.sealed is not None:
-                _check_segment(directory, files, manifest, entry, before)
+            bad = first_damage(directory, files, manifest, entry)
         except LogDamaged as problem:
             yield problem
-        before = entry
-
-
-def _check_segment(
-    directory: Path,
-    files: Files,
-    manifest: Manifest,
-    entry: SegmentEntry,
-    before: SegmentEntry | None,
-) -> None:
-    segment = load_segment(directory, files, manifest, entry)
-    sealed = entry.sealed
-    if sealed is None:
-        return
-    if before is not None and before.sealed is not None:
-        crc = before.sealed.last_crc
-    else:
-        first = next(valid_blocks(segment.data, SEGMENT_HEADER.size, segment.seed), None)
-        crc = 0 if first is None or entry.index == 1 else first.prev_crc
-    chain = Chain(sealed.first_seq - 1, crc, 0, 0)
-    end = SEGMENT_HEADER.size
-    try:
-        for block in walk(segment.data, segment.seed, chain):
-            end = block.end
-    except BadBlock as bad:
-        raise LogDamaged(entry.name, bad.offset, bad.reason) from None
-    if (chain.seq, chain.crc, end) != (sealed.last_seq, sealed.last_crc, sealed.length):
-        raise LogDamaged(entry.name, end, f"it ends with record {chain.seq}, sealed was {sealed}")
+        else:
+            if bad is not None:
+                yield LogDamaged(entry.name, bad.offset, bad.reason)
 
 
 # --- records ---

@@ -44,6 +44,7 @@ class Sealed:
     length: int
     last_crc: int
     clean: bool  # ends with the mark of an orderly stop
+    crc: int  # of all its bytes
 
 
 @dataclass(frozen=True, slots=True)

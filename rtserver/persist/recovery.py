@@ -9,15 +9,17 @@ beyond it says that a record from there on was synced, and, within the same boot
 if nothing valid lies beyond it at all (a process that dies leaves only its last write undone).
 Anything else raises LogDamaged. No record is ever skipped.
 
-Costs a pass over what the snapshot covers, one over the snapshot to verify and one to load it, and
-one over the log after it; two checksums a block and one call of `apply` a record.
+Costs a checksum of each file that the snapshot makes needless, a pass over the snapshot to verify
+and one to load it, and one over the log after it: two checksums a block, one call of `apply` a
+record.
 """
 
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ from rtserver.persist.segments import (
     LoadedSegment,
     check_listed,
     check_order,
+    first_damage,
     load_segment,
     unlisted_segments,
 )
@@ -164,7 +167,7 @@ class _Run:
         self._entries = manifest.segments
         if sealed_only:
             self._entries = tuple(one for one in manifest.segments if one.sealed is not None)
-        self._sizes: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}  # used bytes of each segment
         self._boot_id = files.boot_id()
         self._snapshot: SnapshotEntry | None = None
         self._chain = Chain(0, 0, 0, 0)
@@ -208,23 +211,15 @@ class _Run:
         but nobody could fall back on it, so it must not pass in silence."""
         if self._snapshot is None or self._sealed_only:
             return
-        first, base = self._manifest.first_index, self._manifest.snapshots[0]
-        chain = Chain(0, 0, 0, 0)
-        if first > 1:
-            chain = Chain(base.seq, base.last_crc, base.now_ms, base.boot_ms)
         for entry in self._manifest.segments:
             if entry.index >= self._snapshot.segment:
                 return
-            segment = load_segment(self._directory, self._files, self._manifest, entry)
-            try:
-                for _ in walk(segment.data, segment.seed, chain):
-                    pass
-            except BadBlock as bad:
+            bad = first_damage(self._directory, self._files, self._manifest, entry)
+            if bad is not None:
                 self.recovered.reports.append(
                     f"{entry.name} is damaged at offset {bad.offset}: {bad.reason}. Nothing is lost"
                     f" while {self._snapshot.name}, which covers it, is whole"
                 )
-                return
 
     def load_snapshot(self, load_chunk: LoadChunk) -> None:
         entry = self._snapshot
@@ -250,7 +245,7 @@ class _Run:
             end, bad = self._replay_segment(segment, apply)
             if bad is not None:
                 self._cut(segment, bad, self._entries[place + 1 :])
-            self._note_end(entry, first_seq, end)
+            self._note_end(segment, first_seq, end)
             if bad is not None:
                 break
             self._meter.passed(len(segment.data))
@@ -287,14 +282,16 @@ class _Run:
             return end, bad
         return end, None
 
-    def _note_end(self, entry: SegmentEntry, first_seq: int, end: int) -> None:
-        chain = self._chain
-        found = Sealed(first_seq, chain.seq, end, chain.crc, chain.clean)
-        if entry.sealed is None:
-            if end > SEGMENT_HEADER.size:
-                self.recovered.ends.append(SegmentEnd(entry.index, found))
-        elif entry.sealed != found:
-            raise LogDamaged(entry.name, end, f"it ends as {found}, sealed was {entry.sealed}")
+    def _note_end(self, segment: LoadedSegment, first_seq: int, end: int) -> None:
+        chain, sealed = self._chain, segment.entry.sealed
+        if sealed is not None:
+            found = replace(sealed, last_seq=chain.seq, length=end, last_crc=chain.crc)
+            if found != sealed:
+                raise LogDamaged(segment.name, end, f"it ends as {found}, sealed was {sealed}")
+        elif end > SEGMENT_HEADER.size:
+            crc = zlib.crc32(segment.data[:end])
+            found = Sealed(first_seq, chain.seq, end, chain.crc, chain.clean, crc)
+            self.recovered.ends.append(SegmentEnd(segment.entry.index, found))
 
     # --- the end of a log that was not closed ---
 

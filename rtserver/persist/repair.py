@@ -11,6 +11,7 @@ first segment. What a repair leaves is a log as recovery accepts it; it can be r
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -192,10 +193,11 @@ class _Plan:
                     if limit is not None and block.last_seq >= limit:
                         whole = False
                         break
-                    end = Sealed(first_seq, block.last_seq, block.end, block.crc, chain.clean)
+                    end = Sealed(first_seq, block.last_seq, block.end, block.crc, chain.clean, 0)
             except BadBlock:
                 whole = False
             if end is not None:
+                end = replace(end, crc=zlib.crc32(data[: end.length]))
                 kept.segments.append(SegmentEntry(index, salt.hex(), len(data), end))
                 kept.seq = end.last_seq
             if end is None or not whole:

@@ -5,6 +5,7 @@ Everything here reads only and raises LogDamaged with the file and the offset.
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,13 @@ __all__ = [
     "LoadedSegment",
     "check_listed",
     "check_order",
+    "content_crc",
+    "first_damage",
     "load_segment",
     "unlisted_segments",
 ]
 
+_PIECE_BYTES = 1024 * 1024
 UNSEALED_MAX = 2  # the active one, and one before it or the prepared one after it
 
 
@@ -104,6 +108,37 @@ def load_segment(
     header, length = check_listed(directory, files, manifest, entry)
     data = memoryview(files.read_file(directory / entry.name))
     return LoadedSegment(entry, header, data[:length])
+
+
+def content_crc(files: Files, fd: int, length: int) -> int:
+    """The CRC-32 of the first bytes of a file. About 1 GB/s, without holding up other threads."""
+    crc, offset = 0, 0
+    while piece := files.pread(fd, min(_PIECE_BYTES, length - offset), offset):
+        crc = zlib.crc32(piece, crc)
+        offset += len(piece)
+    return crc
+
+
+def first_damage(
+    directory: Path, files: Files, manifest: Manifest, entry: SegmentEntry
+) -> BadBlock | None:
+    """Where a sealed segment is not as it was sealed; None when it is. Raises LogDamaged when it
+    is missing or another one."""
+    sealed = entry.sealed
+    check_listed(directory, files, manifest, entry)
+    fd = files.open_read(directory / entry.name)
+    try:
+        if sealed is None or content_crc(files, fd, sealed.length) == sealed.crc:
+            return None
+    finally:
+        files.close(fd)
+    segment = load_segment(directory, files, manifest, entry)
+    end = SEGMENT_HEADER.size
+    for block in segment.valid_after(end):
+        if block.offset != end:
+            break
+        end = block.end
+    return BadBlock(end, "its bytes are not those that were sealed")
 
 
 def unlisted_segments(directory: Path, files: Files, manifest: Manifest) -> list[str]:

@@ -1,9 +1,9 @@
 """Snapshot files: the state as a sequence of msgpack values, each with its checksum.
 
-A header, chunks of (u32 length, u32 checksum of length and payload, payload), and an end chunk
-that counts them and holds the BLAKE2b digest of all before it. The first chunk is a map about
-the snapshot. The manifest knows size and digest of the whole file, so a change of any byte is
-seen before a single chunk is loaded.
+A header, chunks of (u32 length, u32 checksum, payload), and an empty chunk as the end. Each
+checksum goes on from the one before, so the last is right only if every chunk is there, in its
+place. The first chunk is a map about the snapshot. The manifest knows size and digest of the
+whole file, so a change of any byte is seen before a single chunk is loaded.
 
 Costs memory of one chunk. Does not know what the chunks mean, nor which snapshots there are.
 """
@@ -16,7 +16,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ _MAGIC = b"RTSN"
 _HEADER = struct.Struct(">4sB3x16sI")  # magic, format, three zeros, store id, crc of the rest
 _HEADER_BODY = struct.Struct(">4sB3x16s")
 _CRC = struct.Struct(">I")
-_CHUNK = struct.Struct(">II")  # payload bytes, crc of these 4 bytes and the payload
 _BUFFER = 1024 * 1024
 _NAME = re.compile(r"snapshot-\d{16}\.snap")
 
@@ -80,6 +79,7 @@ class _Writer:
         self._fd = fd
         self._pieces: list[bytes] = []
         self._pending = 0
+        self._crc = 0
         self.size = 0
         self.digest = hashlib.blake2b(digest_size=16)
 
@@ -89,11 +89,10 @@ class _Writer:
         if self._pending >= _BUFFER:
             self.flush()
 
-    def chunk(self, value: Any) -> None:
-        payload = msgpack.packb(value)
+    def chunk(self, payload: bytes) -> None:
         length = len(payload).to_bytes(4, "big")
-        crc = zlib.crc32(payload, zlib.crc32(length))
-        self.write(length + _CRC.pack(crc))
+        self._crc = zlib.crc32(payload, zlib.crc32(length, self._crc))
+        self.write(length + _CRC.pack(self._crc))
         self.write(payload)
 
     def flush(self) -> None:
@@ -121,13 +120,10 @@ def write_snapshot(
         writer = _Writer(files, fd)
         header = _HEADER_BODY.pack(_MAGIC, FORMAT, store_id)
         writer.write(header + _CRC.pack(zlib.crc32(header)))
-        writer.chunk({key: getattr(meta, key) for key in SnapshotMeta.__slots__})
-        count = 1
+        writer.chunk(msgpack.packb(asdict(meta)))
         for value in chunks:
-            writer.chunk(value)
-            count += 1
-        writer.flush()
-        writer.chunk([count, writer.digest.digest()])
+            writer.chunk(msgpack.packb(value))
+        writer.chunk(b"")
         writer.flush()
         files.fsync(fd)
     except BaseException:
@@ -184,7 +180,7 @@ def file_digest(path: Path, files: Files) -> str:
 
 
 class _Reader:
-    """Takes exact numbers of bytes from a file; keeps their digest."""
+    """Takes exact numbers of bytes from a file."""
 
     def __init__(self, files: Files, fd: int, size: int) -> None:
         self._files = files
@@ -193,7 +189,6 @@ class _Reader:
         self._buffer = b""
         self._buffer_offset = 0
         self.offset = 0  # of the next byte in the file
-        self.digest = hashlib.blake2b(digest_size=16)
 
     def take(self, size: int) -> bytes:
         """Raises BadBlock when the file ends before."""
@@ -205,7 +200,6 @@ class _Reader:
             start = 0
         data = self._buffer[start : start + size]
         self.offset += size
-        self.digest.update(data)
         return data
 
     def _fill(self, size: int) -> None:
@@ -222,10 +216,6 @@ class _Reader:
         self._buffer = b"".join(pieces)
         self._buffer_offset = self.offset
 
-    @property
-    def at_end(self) -> bool:
-        return self.offset == self._size
-
 
 def read_snapshot(path: Path, files: Files, store_id: bytes) -> Iterator[tuple[Any, int]]:
     """The chunks of a snapshot, each with the offset of its end: a SnapshotMeta, then what the
@@ -237,16 +227,22 @@ def read_snapshot(path: Path, files: Files, store_id: bytes) -> Iterator[tuple[A
     fd = files.open_read(path)
     try:
         found = files.stat(path)
-        reader = _Reader(files, fd, 0 if found is None else found.size)
-        yield from _chunks(reader, store_id)
-        if not reader.at_end:
+        size = 0 if found is None else found.size
+        reader = _Reader(files, fd, size)
+        _check_header(reader.take(_HEADER.size), store_id)
+        chunks = _chunks(reader)
+        meta, end = next(chunks, (None, 0))
+        if meta is None:
+            raise BadBlock(_HEADER.size, "it says nothing about itself")
+        yield SnapshotMeta(**meta), end
+        yield from chunks
+        if reader.offset != size:
             raise BadBlock(reader.offset, "bytes follow the end of the snapshot")
     finally:
         files.close(fd)
 
 
-def _chunks(reader: _Reader, store_id: bytes) -> Iterator[tuple[Any, int]]:
-    header = reader.take(_HEADER.size)
+def _check_header(header: bytes, store_id: bytes) -> None:
     magic, version, found_id, crc = _HEADER.unpack(header)
     if magic != _MAGIC or zlib.crc32(header[: _HEADER_BODY.size]) != crc:
         raise BadBlock(0, "expected a snapshot header, its checksum does not match")
@@ -254,25 +250,20 @@ def _chunks(reader: _Reader, store_id: bytes) -> Iterator[tuple[Any, int]]:
         raise BadBlock(0, f"snapshot format {version}, this program knows {FORMAT}")
     if found_id != store_id:
         raise BadBlock(0, f"it belongs to the store {found_id.hex()}, expected {store_id.hex()}")
-    yield SnapshotMeta(**_chunk(reader)), reader.offset
-    count = 1
+
+
+def _chunks(reader: _Reader) -> Iterator[tuple[Any, int]]:
+    """Each chunk with the offset of its end, up to the empty one."""
+    crc = 0
     while True:
-        digest = reader.digest.digest()
         offset = reader.offset
-        value = _chunk(reader)
-        if value == [count, digest]:
+        length = reader.take(4)
+        (expected,) = _CRC.unpack(reader.take(_CRC.size))
+        payload = reader.take(int.from_bytes(length, "big"))
+        crc = zlib.crc32(payload, zlib.crc32(length, crc))
+        if crc != expected:
+            raise BadBlock(offset, "the checksum of a chunk does not match")
+        if not payload:
             return
-        if reader.at_end:
-            raise BadBlock(offset, "expected the end of the snapshot, its digest does not match")
-        count += 1
+        value = msgpack.unpackb(payload, raw=False, strict_map_key=False, use_list=True)
         yield value, reader.offset
-
-
-def _chunk(reader: _Reader) -> Any:
-    offset = reader.offset
-    length = reader.take(4)
-    (crc,) = _CRC.unpack(reader.take(_CRC.size))
-    payload = reader.take(int.from_bytes(length, "big"))
-    if zlib.crc32(payload, zlib.crc32(length)) != crc:
-        raise BadBlock(offset, "the checksum of a chunk does not match")
-    return msgpack.unpackb(payload, raw=False, strict_map_key=False, use_list=True)

@@ -21,7 +21,7 @@ MANIFEST = Manifest(
     7,
     True,
     (
-        SegmentEntry(3, "ab" * 16, 1024, Sealed(10, 20, 300, 4_000_000_000, False)),
+        SegmentEntry(3, "ab" * 16, 1024, Sealed(10, 20, 300, 4_000_000_000, False, 7)),
         SegmentEntry(4, "cd" * 16, 1024),
     ),
     (SnapshotEntry("snapshot-0000000000000009.snap", 9, 3, 5, 6, 7, 8, 9, "ef" * 16),),

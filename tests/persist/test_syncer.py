@@ -83,6 +83,17 @@ def test_without_a_request_the_interval_serves(work: Work) -> None:
     assert made.sync_count == 2
 
 
+def test_when_all_is_done_the_thread_sleeps(work: Work) -> None:
+    made = Syncer(work.sync, work.dirty, work.notify, NEVER_MS)
+    assert made._wait_us() is None
+    work.written = 1
+    made.request()
+    made.post(work.notify)
+    assert made._wait_us() == 0
+    made.work()
+    assert made._wait_us() is None
+
+
 def test_jobs_run_in_order(work: Work, syncer: Syncer) -> None:
     done: list[int] = []
     for number in range(50):

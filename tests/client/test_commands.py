@@ -1,0 +1,165 @@
+"""Every command of the table once through each client, against a real server.
+
+One scenario, written for the blocking client; the asyncio client runs the same through a bridge
+that awaits each result. A command that the table gains and nobody calls here fails the last test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import pytest
+
+import rtclient
+import rtclient.sync
+from rtclient import results, table
+
+
+class Bridge:
+    """A noun of the asyncio client whose methods wait, so that one scenario fits both."""
+
+    def __init__(self, loop, target, called, path=""):
+        self._loop, self._target, self._called, self._path = loop, target, called, path
+
+    def __getattr__(self, name):
+        value = getattr(self._target, name)
+        path = f"{self._path}.{name}".lstrip(".")
+        if not callable(value):
+            return Bridge(self._loop, value, self._called, path)
+
+        def call(*args, **named):
+            self._called.add(path)
+
+            async def one():
+                return await value(*args, **named)
+
+            return asyncio.run_coroutine_threadsafe(one(), self._loop).result(20)
+
+        return call
+
+
+class Recorder:
+    """The blocking client, remembering what was called."""
+
+    def __init__(self, target, called, path=""):
+        self._target, self._called, self._path = target, called, path
+
+    def __getattr__(self, name):
+        value = getattr(self._target, name)
+        path = f"{self._path}.{name}".lstrip(".")
+        if callable(value):
+            self._called.add(path)
+            return value
+        return Recorder(value, self._called, path)
+
+
+def counters(rt, who):
+    name = f"{who}:likes"
+    assert rt.counter.add(name) == 1
+    assert rt.counter.add(name, 41, ack="synced", idempotency_key=f"{who}-1") == 42
+    assert rt.counter.add(name, 41, ack="synced", idempotency_key=f"{who}-1") == 42
+    assert rt.counter.get(name) == 42
+    assert rt.counter.set(name, 7, timeout=5) == 7
+    assert rt.counter.add_within(name, 5, max=10) == results.Within(7, 0)
+    assert rt.counter.add_within(name, 5, max=10, on_limit="clamp") == results.Within(10, 3)
+    many = rt.counter.add_many([(name, 1), ("bad name", 1), [f"{who}:b", 5]])
+    assert many.values[::2] == [11, 5]
+    assert isinstance(many.values[1], rtclient.InvalidParams)
+    assert rt.counter.get_many([name, "nobody"]) == results.Values([11, 0])
+    page = rt.counter.list(prefix=f"{who}:", limit=1)
+    assert page == results.CounterPage([results.CounterItem(f"{who}:b", 5)], f"{who}:b")
+    assert rt.counter.list(f"{who}:", page.next).items == [results.CounterItem(name, 11)]
+    assert rt.counter.delete(name) == results.Deleted(True)
+    with pytest.raises(rtclient.OutOfRange):
+        rt.counter.add(f"{who}:b", 2**63 - 1)
+
+
+def boards(rt, who):
+    name = f"{who}:weekly"
+    assert rt.board.create(name, mode="last") == results.Created(True)
+    with pytest.raises(rtclient.Conflict) as caught:
+        rt.board.create(name, "asc")
+    assert caught.value.code == 201
+    assert rt.board.submit(name, "ann", 310) == results.Submission(310, 1, None, True)
+    submitted = rt.board.submit(name, "bob", 400, meta={"team": 1}, mode="best")
+    assert submitted == results.Submission(400, 1, None, True)
+    many = rt.board.submit_many(name, [("cid", 100), ("dan", "x")])
+    assert many.items[0] == results.Submission(100, 3, None, True)
+    assert isinstance(many.items[1], rtclient.InvalidParams)
+    assert rt.board.rank(name, "bob").rank == 1
+    nobody = rt.board.rank(name, "nobody", kind="dense")
+    assert dataclasses.astuple(nobody) == (None, None, None, 0)
+    bob, ann, cid = rt.board.top(name, 3).entries
+    assert bob == results.Entry(1, "bob", 400, {"team": 1})
+    assert ann == results.Entry(2, "ann", 310, None)
+    assert rt.board.top(name, limit=1, offset=2).entries == [cid]
+    assert rt.board.around(name, "ann", 1).entries == [bob, ann, cid]
+    assert rt.board.by_score(name, 100, 310) == results.Entries([ann, cid], 2, None)
+    assert rt.board.members(name, ["cid", "nobody"]).entries == [cid]
+    assert rt.board.count(name) == 3
+    assert rt.board.remove(name, ["cid"], ban=True) == results.Removed(1)
+    with pytest.raises(rtclient.Banned):
+        rt.board.submit(name, "cid", 1)
+    assert rt.board.unban(name, ["cid"]) == results.Unbanned(1)
+    info = rt.board.info(name)
+    assert (info.name, info.order, info.mode, info.count) == (name, "desc", "last", 2)
+    assert rt.board.list(f"{who}:") == results.NamePage([name], None)
+    assert rt.board.delete(name) == results.Deleted(True)
+    with pytest.raises(rtclient.NotFound, match=name):
+        rt.board.info(name)
+
+
+def channels(rt, who):
+    name = f"{who}:news"
+    first = rt.channel.publish(name, {"n": 1}, key="k")
+    assert first.offset == 1
+    second, failed = rt.channel.publish_many([(name, b"\x00two"), ("$no", 3)]).items
+    assert second == results.Published(2, first.epoch)
+    assert isinstance(failed, rtclient.InvalidParams)
+    history = rt.channel.history(name, limit=10)
+    assert [message.data for message in history.messages] == [{"n": 1}, b"\x00two"]
+    assert [message.key for message in history.messages] == ["k", None]
+    assert history.messages[0].sender == who
+    assert (history.epoch, history.offset, history.next) == (first.epoch, 2, None)
+    assert rt.channel.history(name, after=1).messages == history.messages[1:]
+
+
+def server(rt, who):
+    now = rt.server.ping().now
+    assert rt.server.advance(1_000) == results.Jumped(1_000, now + 1_000)
+    assert rt.server.time().manual is True
+    assert rt.server.accept_time().jumped_ms >= 0
+    assert rt.server.info()["name"] == "rtserver"
+    assert rt.server.stats()["connections"] >= 1
+    snapshot = rt.server.snapshot(timeout=60)
+    assert snapshot.created is True
+    assert rt.call("counter.add", f"{who}:any", delta=3) == 3
+    with pytest.raises(rtclient.UnknownMethod, match=r"did you mean counter\.add"):
+        rt.call("counter.ad", "x")
+
+
+SCENARIOS = [counters, boards, channels, server]
+
+
+@pytest.fixture(scope="module")
+def called():
+    return {"asyncio": set(), "sync": set()}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_with_asyncio(real, called, scenario):
+    async with rtclient.connect(real.url, user="ann") as rt:
+        bridge = Bridge(asyncio.get_running_loop(), rt, called["asyncio"])
+        await asyncio.to_thread(scenario, bridge, "ann")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_blocking(real, called, scenario):
+    with rtclient.sync.connect(real.url, user="bob") as rt:
+        scenario(Recorder(rt, called["sync"]), "bob")
+
+
+def test_every_command_was_called(called):
+    for names in called.values():
+        assert not table.TABLE.keys() - names
