@@ -51,10 +51,10 @@ class Context:
     """The surroundings of the command that runs now."""
 
     __slots__ = (
-        "_connection",
         "_host",
         "_router",
         "address",
+        "caller",
         "draws",
         "effect",
         "now",
@@ -73,7 +73,7 @@ class Context:
         self.seed = b""  # chance of this turn, logged with its block
         self.draws = 0  # fresh ids drawn this turn
         self.effect: list[Any] | None = None  # what to log instead of the arguments
-        self._connection: Connection | None = None
+        self.caller: Connection | None = None  # whose user, address and role these are
         self._router: Router | None = None
         self._host: Host | None = None
 
@@ -100,15 +100,15 @@ class Context:
 
     def enter(self, connection: Connection) -> None:
         """The caller of the next command."""
-        self._connection = connection
+        self.caller = connection
         self.user = connection.user
         self.address = connection.address
         self.role = connection.rank
 
     @property
     def connection(self) -> Connection:
-        assert self._connection is not None, "only session commands see the connection"
-        return self._connection
+        assert self.caller is not None, "only session commands see the connection"
+        return self.caller
 
     @property
     def router(self) -> Router:

@@ -145,7 +145,8 @@ class Dispatcher:
             args = command.bind(params)
             if command.items_place is not None or command.cost > 1:
                 cost = command.total_cost(args)
-            self.ctx.enter(connection)
+            if self.ctx.caller is not connection:
+                self.ctx.enter(connection)
             if command.is_write:
                 if options is None:
                     ack: Ack = command.ack
@@ -171,7 +172,7 @@ class Dispatcher:
         elif ack == "synced":
             self._wait(connection, request_id, result, None, options)
         else:
-            connection.reply(request_id, result)
+            connection.send(connection.form.encode_reply(request_id, result))
         return cost
 
     def _wait(
@@ -340,6 +341,7 @@ def _forbidden(command: Command) -> RtError:
 def _act_for(ctx: Context, options: Options) -> None:
     if ctx.role < _SERVICE_RANK:
         raise RtError(FORBIDDEN, "as_user and address need the role service", {"role": "service"})
+    ctx.caller = None  # the next call enters anew
     ctx.user = options.as_user or ctx.user
     ctx.address = options.address or ctx.address
 

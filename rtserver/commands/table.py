@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 from rtserver.commands.kinds import Kind, Shape
 from rtserver.errors import INVALID_PARAMS, RtError, shown
@@ -128,7 +128,7 @@ class Command:
         self.offloaded = offloaded
         self._places = {param.name: place for place, param in enumerate(self.params)}
         self._checks = tuple(param.kind.check for param in self.params)
-        self._defaults = [None if param.required else param.default for param in self.params]
+        self._defaults = [param.default for param in self.params]
         self.key_place = None if key is None else self._places[key]
         self.items_place = None if items is None else self._places[items]
 
@@ -145,10 +145,12 @@ class Command:
             if missing < 0:
                 raise self._too_many(args)
             args = args + [None] * missing
+        defaults = self._defaults
         for place, check in enumerate(self._checks):
             value = args[place]
             if value is None:
-                args[place] = self._default(place)
+                default = defaults[place]
+                args[place] = self._missing(place) if default is _REQUIRED else default
                 continue
             try:
                 args[place] = check(value)
@@ -170,15 +172,11 @@ class Command:
         """`board.top(name, limit=100, offset?)`"""
         return f"{self.name}({', '.join(map(_signature, self.params))})"
 
-    def _default(self, place: int) -> Any:
-        param = self.params[place]
-        if param.required:
-            raise RtError(
-                INVALID_PARAMS,
-                f"{param.name} is missing; {self.signature()} needs it",
-                {"param": param.name},
-            )
-        return self._defaults[place]
+    def _missing(self, place: int) -> NoReturn:
+        name = self.params[place].name
+        raise RtError(
+            INVALID_PARAMS, f"{name} is missing; {self.signature()} needs it", {"param": name}
+        )
 
     def _wrong(self, place: int, value: Any, error: ValueError) -> RtError:
         name = self.params[place].name

@@ -156,12 +156,11 @@ class StoreDirectory:
         """Lists a snapshot, keeps the newest two good ones, archives the segments before the
         older of them."""
         manifest = self.manifest
-        if entry not in manifest.snapshots:  # else tidying found the disk full: only tidy
-            older = (one for one in manifest.snapshots if one.name not in {entry.name, *damaged})
-            kept = (*older, entry)[-SNAPSHOTS_KEPT:]
-            first = kept[0].segment if len(kept) == SNAPSHOTS_KEPT else 0
-            segments = tuple(one for one in manifest.segments if one.index >= first)
-            self.save(replace(manifest, segments=segments, snapshots=kept))
+        older = (one for one in manifest.snapshots if one.name not in {entry.name, *damaged})
+        kept = (*older, entry)[-SNAPSHOTS_KEPT:]
+        first = kept[0].segment if len(kept) == SNAPSHOTS_KEPT else 0
+        segments = tuple(one for one in manifest.segments if one.index >= first)
+        self.save(replace(manifest, segments=segments, snapshots=kept))
         self.tidy()
 
     # --- order in the directory ---

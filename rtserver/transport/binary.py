@@ -68,6 +68,7 @@ class BinaryStream(Stream):
         position = 0
         budget = engine.budget()
         unreported = 0
+        congested_bytes = engine.limits.outbox_soft_bytes
         bytes_max = engine.limits.frame_bytes_max
         waiting_max = engine.limits.replies_waiting_max
         progress = Progress.IDLE
@@ -83,7 +84,7 @@ class BinaryStream(Stream):
             if budget <= 0:
                 progress = Progress.MORE
                 break
-            if connection.congested or connection.waiting >= waiting_max:
+            if connection.pending_bytes > congested_bytes or connection.waiting >= waiting_max:
                 progress = Progress.BLOCKED
                 break
             cost = run_frame(connection, unpack(buffer[start:stop]), length)

@@ -18,6 +18,7 @@ from rtserver.limits import NESTING_MAX, VALUES_MAX
 
 __all__ = ["check_data", "pack", "unpack", "unpack_trusted"]
 
+_unpackb = msgpack.unpackb
 _packer = msgpack.Packer(use_bin_type=True)
 pack = _packer.pack
 
@@ -25,15 +26,31 @@ pack = _packer.pack
 def unpack(body: bytes | memoryview) -> Any:
     """One msgpack value from bytes of a stranger. Raises ProtocolError."""
     try:
-        value = _unpack_keyed(body)
+        # Without arguments: text is decoded strictly, map keys must be text. Naming these
+        # defaults would cost as much as the decoding of a short frame.
+        value = _unpackb(body) if len(body) <= VALUES_MAX else _unpack_counted(body)
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"text is not valid UTF-8: {error.reason}") from None
+    except ValueError:
+        value = _unpack_unkeyed(body)
+    # A container costs at least one byte a level, so short bodies need no look.
+    if len(body) > NESTING_MAX and _nests_deeply(value):
+        raise ProtocolError(f"values are nested deeper than {NESTING_MAX} levels")
+    return value
+
+
+def _unpack_unkeyed(body: bytes | memoryview) -> Any:
+    """A second try at what failed: a map with other keys than text is no reason to close."""
+    try:
+        return (
+            _unpack_counted(body)
+            if len(body) > VALUES_MAX
+            else msgpack.unpackb(body, raw=False, strict_map_key=False, object_pairs_hook=_map)
+        )
     except UnicodeDecodeError as error:
         raise ProtocolError(f"text is not valid UTF-8: {error.reason}") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"the body is not one msgpack value: {_reason(error)}") from None
-    # A container costs at least one byte a level, so short bodies need no look.
-    if len(body) > NESTING_MAX and _depth_exceeds(value, NESTING_MAX):
-        raise ProtocolError(f"values are nested deeper than {NESTING_MAX} levels")
-    return value
 
 
 class _Unkeyed:
@@ -47,17 +64,6 @@ class _Unkeyed:
 
     def __repr__(self) -> str:
         return f"a map with keys of type {self.kind}"
-
-
-def _unpack_keyed(body: bytes | memoryview) -> Any:
-    if len(body) > VALUES_MAX:
-        return _unpack_counted(body)
-    try:
-        return msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except UnicodeDecodeError:
-        raise
-    except ValueError:
-        return msgpack.unpackb(body, raw=False, strict_map_key=False, object_pairs_hook=_map)
 
 
 def _unpack_counted(body: bytes | memoryview) -> Any:
@@ -104,6 +110,22 @@ def unpack_trusted(body: bytes) -> Any:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def _nests_deeply(value: Any) -> bool:
+    """Looks at the two levels of a plain request without a call for each."""
+    if type(value) is not list:
+        return _depth_exceeds(value, NESTING_MAX)
+    for child in value:
+        kind = type(child)
+        if kind is list:
+            for inner in child:
+                kind = type(inner)
+                if (kind is list or kind is dict) and _depth_exceeds(inner, NESTING_MAX - 2):
+                    return True
+        elif kind is dict and _depth_exceeds(child, NESTING_MAX - 1):
+            return True
+    return False
 
 
 def _depth_exceeds(value: Any, levels: int) -> bool:

@@ -30,6 +30,8 @@ NOTIFICATION: Final = 2
 HEADER = struct.Struct(">I")
 HEADER_BYTES = HEADER.size
 _header = HEADER.pack
+_HEADERS_MAX = 128
+_HEADERS = [_header(length) for length in range(_HEADERS_MAX)]  # of the most frequent replies
 
 
 def frame(body: bytes) -> bytes:
@@ -39,7 +41,8 @@ def frame(body: bytes) -> bytes:
 
 def encode_reply(request_id: int, result: Any) -> bytes:
     body = pack((REPLY, request_id, None, result))
-    return _header(len(body)) + body
+    length = len(body)
+    return (_HEADERS[length] if length < _HEADERS_MAX else _header(length)) + body
 
 
 def encode_error(request_id: int | None, error: list[Any]) -> bytes:
