@@ -83,6 +83,7 @@ async def test_runs_of_plain_calls_travel_as_one_command():
         likes = [b.counter.add("x"), b.counter.add("y", 5)]
         b.counter.add("z", 1, 60_000)
         b.counter.add("z", ack="synced")
+        b.counter.add("z")
         b.board.submit("weekly", "ann", 1)
         b.board.submit("weekly", "bob", 2)
         b.board.submit("daily", "bob", 2)
@@ -92,11 +93,12 @@ async def test_runs_of_plain_calls_travel_as_one_command():
         b.channel.publish("d", None, key="k")
         b.counter.add("x")
         sending = asyncio.create_task(b.__aexit__(None, None, None))
-        while len(server.requests) < 9:
+        while len(server.requests) < 10:
             await asyncio.sleep(0)
         assert [request[2:4] for request in server.requests] == [
             ["counter.add_many", [[["x", 1], ["y", 5]]]],
             ["counter.add", ["z", 1, 60_000]],
+            ["counter.add", ["z", 1]],
             ["counter.add", ["z", 1]],
             ["board.submit_many", ["weekly", [["ann", 1], ["bob", 2]]]],
             ["board.submit", ["daily", "bob", 2]],
@@ -105,7 +107,7 @@ async def test_runs_of_plain_calls_travel_as_one_command():
             ["channel.publish_many", [[["c", {"n": 1}], ["d", None, "k"]]]],
             ["counter.add", ["x", 1]],
         ]
-        assert server.peer.reads == [1, 9]
+        assert server.peer.reads == [1, 10]
         sending.cancel()
         server.peer.cut()
         rt._link.end(rtclient.Closed("over"))

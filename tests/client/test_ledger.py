@@ -46,6 +46,10 @@ class FakeLoop:
         heapq.heappush(self._timers, (self.now + delay, next(self._order), handle))
         return handle
 
+    @property
+    def timers(self):
+        return sum(handle.callback is not None for _, _, handle in self._timers)
+
     def advance(self, seconds):
         end = self.now + seconds
         while self._timers and self._timers[0][0] <= end:
@@ -290,6 +294,15 @@ def test_a_timeout_says_what_is_known(command, options, sent, error, own):
     assert taken(ledger) == []
     ledger.reply(1, None, "late")
     assert not len(ledger)
+
+
+def test_an_answered_call_leaves_no_timer():
+    ledger, loop, _ = make()
+    before = loop.timers
+    start(ledger, WRITE, timeout=5)
+    assert loop.timers == before + 1
+    ledger.reply(1, None, None)
+    assert loop.timers == before
 
 
 def test_timeout_none_waits_for_ever_and_holds_nobody_up():

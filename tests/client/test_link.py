@@ -9,6 +9,7 @@ import random
 import pytest
 
 import rtclient
+from rtclient import ledger as ledger_module
 from rtclient import link as link_module
 from tests.client.fake import FakeServer, until
 
@@ -152,16 +153,26 @@ async def test_a_call_cancelled_in_its_own_turn_is_not_sent():
 
 
 async def test_a_server_that_does_not_read_stops_the_writing_not_the_loop():
-    async with FakeServer() as server, rtclient.connect(server.url) as rt:
+    async with FakeServer(silent) as server, rtclient.connect(server.url) as rt:
         server.peer.transport.pause_reading()
         calls = [rt.channel.publish("room", b"x" * 100_000) for _ in range(200)]
         await asyncio.sleep(0.1)
         transport = rt._link._socket.transport
         assert rt._link._socket.paused
         assert transport.get_write_buffer_size() < 1_000_000
-        server.answer = lambda peer, request: peer.reply(request, {"offset": 1, "epoch": "e"})
         server.peer.transport.resume_reading()
+        await until(lambda: len(server.requests) == 200)
+        for request in server.requests:
+            server.peer.reply(request, {"offset": 1, "epoch": "e"})
         await asyncio.gather(*calls)
+
+
+async def test_more_keyed_writes_than_may_be_under_way_follow_their_answers(monkeypatch):
+    monkeypatch.setattr(ledger_module, "WINDOW", 3)
+    async with FakeServer() as server, rtclient.connect(server.url) as rt:
+        calls = [rt.counter.set("x", n) for n in range(20)]
+        assert await asyncio.gather(*calls) == [["x", n] for n in range(20)]
+        assert max(server.peer.reads) <= 3
 
 
 async def test_more_than_may_wait_is_refused_at_once():
