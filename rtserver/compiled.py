@@ -1,17 +1,21 @@
 """Which hot modules run in compiled form.
 
-The tree always runs as plain Python; a module listed in MODULES may also be compiled at install
-time. RTSERVER_PURE=1 switches compiled forms off.
+The tree always runs as plain Python. Each module in MODULES is a twin, written for Cython, of the
+module beside it that has the same name without the underscore; it is built at install time where
+there is a C compiler, and holds the same names with the same behaviour (the same tests run on
+both). RTSERVER_PURE=1 switches the twins off.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+from typing import Any
 
-__all__ = ["MODULES", "active_modules", "pure"]
+__all__ = ["MODULES", "active_modules", "pure", "twin"]
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("rtserver.structs._names",)
 
 
 def pure() -> bool:
@@ -19,7 +23,18 @@ def pure() -> bool:
     return os.environ.get("RTSERVER_PURE", "") not in ("", "0")
 
 
+def twin(module: str) -> Any:
+    """The compiled twin of a module, by the module's own name; None where it is not built or
+    switched off."""
+    package, _, name = module.rpartition(".")
+    path = f"{package}._{name}"
+    if pure() or importlib.util.find_spec(path) is None:
+        return None
+    return importlib.import_module(path)
+
+
 def active_modules() -> list[str]:
     """The modules that are compiled in this process."""
-    files = ((name, importlib.import_module(name).__file__ or "") for name in MODULES)
-    return [name for name, file in files if not file.endswith(".py")]
+    if pure():
+        return []
+    return [name for name in MODULES if importlib.util.find_spec(name) is not None]
