@@ -15,7 +15,13 @@ from typing import Any
 
 __all__ = ["MODULES", "active_modules", "pure", "twin"]
 
-MODULES: tuple[str, ...] = ("rtserver.structs._names",)
+MODULES: tuple[str, ...] = (
+    "rtserver.structs._names",
+    "rtserver.structs._tally",
+    "rtserver.commands._journal",
+    "rtserver.commands._express",
+    "rtserver.transport._binary",
+)
 
 
 def pure() -> bool:

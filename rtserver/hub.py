@@ -39,6 +39,7 @@ class Hub:
         table: Mapping[str, Command],
         limits: Limits,
         metrics: Metrics,
+        express: Any = None,
         rank: int = ROLES["admin"],
     ) -> None:
         self.limits = limits
@@ -53,6 +54,8 @@ class Hub:
         self._table = table
         self._rank = rank
         self._ids = itertools.count(1)
+        self.express = express
+        self.waiting = dispatcher.waiting
         self.frame = dispatcher.frame
         self.call = dispatcher.call
         self.budget = turn.budget

@@ -44,7 +44,7 @@ _NO_SEGMENT = RtError(OVERLOADED, "the next segment of the log is still being pr
 
 
 class _Unsynced:
-    """A reply that leaves when `seq` is synced."""
+    """Replies that leave when `seq` is synced."""
 
     __slots__ = ("answered", "seq", "timer", "waiting")
 
@@ -224,11 +224,11 @@ class Turn:
     def _close(self) -> None:
         dispatcher = self._dispatcher
         self._forget_idle()
-        records = dispatcher.journal.drain()
-        if records:
-            self._log.append(records, dispatcher.ctx.now)
+        records, count = dispatcher.journal.drain()
+        if count:
+            self._log.append_packed(records, count, dispatcher.ctx.now)
         if self._log.stalled:
-            self._hold(said=bool(records))
+            self._hold(said=count > 0)
         else:
             self._release()
         self._start_offloaded()
@@ -369,11 +369,10 @@ class Turn:
         entry.answered = True
         if entry.timer is not None:
             entry.timer.cancel()
-        connection, request_id, result, refusal, _ = entry.waiting
-        error = error or refusal
-        connection.waiting -= 1
+        connection, replies, number, request_id, _ = entry.waiting
+        connection.waiting -= number
         if error is None:
-            connection.reply(request_id, result)
+            connection.send(replies)
         else:
             self._metrics.count_error(error.kind.name)
             connection.reply_error(request_id, error)
