@@ -20,6 +20,7 @@ MODULES: tuple[str, ...] = (
     "rtserver.structs._tally",
     "rtserver.commands._journal",
     "rtserver.commands._express",
+    "rtserver.commands._replay",
     "rtserver.transport._binary",
 )
 

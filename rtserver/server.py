@@ -96,7 +96,7 @@ class Server:
         self.recovered = recover(
             self.directory,
             self._files,
-            apply=replay.apply,
+            apply_block=replay.apply_block,
             load_chunk=replay.load_chunk,
             progress=self._progress,
         )

@@ -253,9 +253,7 @@ class World:
         replay = Replay(self.table, store)
         seq = 0
         for now, records in self.blocks:
-            for record in records:
-                seq += 1
-                replay.apply(unpack_trusted(record), seq, now)
+            seq += replay.apply_block(memoryview(b"".join(records)), seq + 1, now)
         return store
 
     def restored(self) -> Store:
