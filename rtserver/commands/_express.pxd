@@ -4,6 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from rtserver.commands._journal cimport Journal
+from rtserver.state._boards cimport Outcome, PlainBoards, Score
 from rtserver.structs._names cimport NameTable
 from rtserver.structs._tally cimport Tally
 from rtserver.wire._msgpack cimport Buffer, Cursor, Text
@@ -11,7 +12,7 @@ from rtserver.wire._msgpack cimport Buffer, Cursor, Text
 cdef struct Item:
     Text name
     uint64_t hashed
-    int64_t number
+    Score number
 
 # A short way: the cost of the command that it ran and whose result it wrote; 0, with nothing
 # changed, where the long way has to be taken.
@@ -36,6 +37,7 @@ cdef class Express:
     cdef Journal journal
     cdef Tally tally
     cdef NameTable names
+    cdef PlainBoards boards
     cdef Buffer scratch
     cdef Item *items
     cdef bytes meta  # what a record of the present caller carries beside its arguments, or None
@@ -46,6 +48,10 @@ cdef class Express:
     cdef int frame(self, Cursor body, Buffer *out, Buffer *synced) except -1
     cdef int _find_row(self, const Text *method) noexcept nogil
     cdef int _read_items(self, Cursor *params) except -1
+    cdef int _board_submit(self, Cursor *params, Buffer *out) except -1
+    cdef int _board_submit_many(self, Cursor *params, Buffer *out) except -1
+    cdef bint _submit_item(self, Item *item, Buffer *out) except -1
+    cdef int _board_rank(self, Cursor *params, Buffer *out) except -1
     cdef int _counter_set(self, Cursor *params, Buffer *out) except -1
     cdef int _counter_get(self, Cursor *params, Buffer *out) except -1
     cdef int _counter_add(self, Cursor *params, Buffer *out) except -1

@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from rtserver.commands._journal cimport Journal
+from rtserver.state._boards cimport Outcome, PlainBoards, Score, put_score, read_score
 from rtserver.structs._names cimport Cell, NameTable
 from rtserver.structs._tally cimport LONG_WAY, NOTED, Tally
 from rtserver.wire._msgpack cimport (
@@ -26,6 +27,7 @@ from rtserver.wire._msgpack cimport (
     put_array,
     put_byte,
     put_bytes,
+    put_double,
     put_int,
     put_text,
     put_uint,
@@ -37,20 +39,34 @@ from rtserver.wire._msgpack cimport (
     skip_value,
 )
 
+from rtserver.commands.board import submit_item
 from rtserver.commands.counter import add_item
 from rtserver.commands.dispatch import RECORD_OVERHEAD
 from rtserver.commands.table import ROLES
-from rtserver.commands.vector import attempt
+from rtserver.commands.vector import Failed, attempt
 from rtserver.limits import VECTOR_MAX
 from rtserver.wire.codec import pack
 
 cdef Py_ssize_t _record_overhead = RECORD_OVERHEAD
 cdef uint32_t _vector_max = VECTOR_MAX
 cdef bytes _values_head = b"\x81" + pack("values")
+cdef bytes _items_head = b"\x81" + pack("items")
+cdef bytes _outcome_score = b"\x84" + pack("score")
+cdef bytes _outcome_rank = pack("rank")
+cdef bytes _outcome_previous = pack("previous_rank")
+cdef bytes _outcome_changed = pack("changed")
+cdef bytes _rank_rank = b"\x84" + pack("rank")
+cdef bytes _rank_score = pack("score")
+cdef bytes _rank_percentile = pack("percentile")
+cdef bytes _rank_error = pack("error") + b"\x00"
+cdef bytes _submit_head = b"\x93" + pack("board.submit") + b"\x01\x96"
+cdef bytes _submit_many_head = b"\x93" + pack("board.submit_many") + b"\x01\x92"
 cdef bytes _set_head = b"\x93" + pack("counter.set") + b"\x01\x92"
 DEF RESULT_BYTES = 512  # of a result that is no list, at most
-DEF VALUE_BYTES = 9
-DEF ITEMS_A_COST = 8  # of a vector of additions
+DEF NUMBER_BYTES = 9
+DEF ADDITIONS_A_COST = 8
+DEF ITEM_BYTES = 16  # of an item in a record beside its name, at most
+DEF SUBMIT_COST = 2
 
 
 @cython.final
@@ -63,6 +79,7 @@ cdef class Express:
         self.counters = store.counters
         self.tally = store.counters.tally
         self.names = self.tally.names
+        self.boards = PlainBoards(store.boards)
         self.journal = dispatcher.journal
         self.texts = []
         self.rank = ROLES["service"]
@@ -77,6 +94,12 @@ cdef class Express:
         self.rows[2].run = Express._counter_set
         self._add_row(table["counter.get"])
         self.rows[3].run = Express._counter_get
+        self._add_row(table["board.submit"])
+        self.rows[4].run = Express._board_submit
+        self._add_row(table["board.submit_many"])
+        self.rows[5].run = Express._board_submit_many
+        self._add_row(table["board.rank"])
+        self.rows[6].run = Express._board_rank
 
     def __dealloc__(self):
         free_buffer(&self.scratch)
@@ -256,14 +279,23 @@ cdef class Express:
         return 1
 
     cdef int _counter_add_many(self, Cursor *params, Buffer *out) except -1:
-        cdef int count = self._read_items(params)
-        cdef int i
+        cdef uint32_t one
+        cdef int count, i
         cdef uint32_t ref
         cdef Cell *cell
         cdef Item *item
+        if not read_array(params, &one) or one != 1:
+            return 0
+        count = self._read_items(params)
         if not count:
             return 0
-        reserve(out, RESULT_BYTES + count * VALUE_BYTES)
+        for i in range(count):
+            item = &self.items[i]
+            if item.number.real:
+                return 0
+            item.hashed = self.names.hash_of(item.name.data, item.name.size)
+            self.names.prefetch(item.hashed)
+        reserve(out, RESULT_BYTES + count * NUMBER_BYTES)
         put_bytes(out, <const char *>_values_head, len(_values_head))
         put_array(out, count)
         for i in range(count):
@@ -271,25 +303,20 @@ cdef class Express:
             ref = self.names.find(item.name.data, item.name.size, item.hashed)
             if ref:
                 cell = self.names.at(ref)
-                if not cell.mark & LONG_WAY and self.tally.change(cell, item.number):
-                    self.journal.note(ref, cell, item.number)
+                if not cell.mark & LONG_WAY and self.tally.change(cell, item.number.whole):
+                    self.journal.note(ref, cell, item.number.whole)
                     put_int(out, cell.first)
                     continue
             self._add_item(item, out)
-            reserve(out, RESULT_BYTES + (count - i) * VALUE_BYTES)
-        return 1 + count // ITEMS_A_COST
+            reserve(out, RESULT_BYTES + (count - i) * NUMBER_BYTES)
+        return 1 + count // ADDITIONS_A_COST
 
     cdef int _read_items(self, Cursor *params) except -1:
-        """[[[name, number], ...]] into `items`, with the memory of each on its way; 0 where it
-        is anything else."""
+        """[[name, number], ...] at the end of the parameters into `items`; 0 where there is
+        anything else."""
         cdef uint32_t count, two, i
         cdef Item *item
-        if (
-            not read_array(params, &count)
-            or count != 1
-            or not read_array(params, &count)
-            or not 1 <= count <= _vector_max
-        ):
+        if not read_array(params, &count) or not 1 <= count <= _vector_max:
             return 0
         for i in range(count):
             item = &self.items[i]
@@ -297,20 +324,18 @@ cdef class Express:
                 not read_array(params, &two)
                 or two != 2
                 or not read_text(params, &item.name)
-                or not read_int(params, &item.number)
+                or not read_score(params, &item.number)
                 or not _is_text(&item.name)
             ):
                 return 0
-            item.hashed = self.names.hash_of(item.name.data, item.name.size)
-            self.names.prefetch(item.hashed)
         return <int>count if params.at == params.end else 0
 
     cdef int _add_item(self, Item *item, Buffer *out) except -1:
         """One addition the long way: a new counter, one with a time to live, or a refusal."""
         name = PyUnicode_DecodeUTF8(item.name.data, item.name.size, NULL)
-        done = attempt(self.add_item, [name, item.number])
+        done = attempt(self.add_item, [name, item.number.whole])
         if type(done) is int:
-            self.journal.add_sum(name, item.number)
+            self.journal.add_sum(name, item.number.whole)
         packed = pack(done)
         reserve(out, len(packed))
         put_bytes(out, <const char *>packed, len(packed))
@@ -318,6 +343,138 @@ cdef class Express:
 
     def add_item(self, item):
         return add_item(self.counters, self.now, item)
+
+    # --- boards ---
+
+    cdef int _board_submit(self, Cursor *params, Buffer *out) except -1:
+        cdef Text name
+        cdef Text member
+        cdef Score score
+        cdef Outcome done
+        cdef uint32_t count, i
+        cdef Buffer *record = &self.scratch
+        if (
+            not read_array(params, &count)
+            or not 3 <= count <= 6
+            or not read_text(params, &name)
+            or not read_text(params, &member)
+            or not read_score(params, &score)
+        ):
+            return 0
+        for i in range(3, count):
+            if not read_nil(params):
+                return 0
+        if params.at != params.end or not self.boards.find(&name):
+            return 0
+        if not self.boards.submit(
+            &member, self.boards.ranking.hash_of(member.data, member.size), &score, &done
+        ):
+            return 0
+        record.size = 0
+        reserve(record, 2 * RESULT_BYTES)
+        put_bytes(record, <const char *>_submit_head, len(_submit_head))
+        put_text(record, name.data, name.size)
+        put_text(record, member.data, member.size)
+        put_score(record, &score)
+        put_bytes(record, b"\xc0\xc0\xc0", 3)
+        self._write(record)
+        _put_outcome(out, &done)
+        return SUBMIT_COST
+
+    cdef int _board_submit_many(self, Cursor *params, Buffer *out) except -1:
+        cdef Text name
+        cdef uint32_t two
+        cdef int count, i
+        cdef uint32_t done = 0
+        cdef Py_ssize_t size = 0
+        cdef Item *item
+        cdef Buffer *record = &self.scratch
+        if (
+            not read_array(params, &two)
+            or two != 2
+            or not read_text(params, &name)
+            or not self.boards.find(&name)
+        ):
+            return 0
+        count = self._read_items(params)
+        if not count:
+            return 0
+        for i in range(count):
+            item = &self.items[i]
+            item.hashed = self.boards.ranking.hash_of(item.name.data, item.name.size)
+            self.boards.ranking.prefetch(item.hashed)
+        reserve(out, RESULT_BYTES)
+        put_bytes(out, <const char *>_items_head, len(_items_head))
+        put_array(out, count)
+        for i in range(count):
+            item = &self.items[i]
+            reserve(out, RESULT_BYTES)
+            if self._submit_item(item, out):
+                done += 1
+                size += item.name.size + ITEM_BYTES
+            else:
+                item.name.data = NULL  # failed: not in the record
+        record.size = 0
+        reserve(record, RESULT_BYTES + name.size + size)
+        put_bytes(record, <const char *>_submit_many_head, len(_submit_many_head))
+        put_text(record, name.data, name.size)
+        put_array(record, done)
+        for i in range(count):
+            item = &self.items[i]
+            if item.name.data != NULL:
+                put_array(record, 2)
+                put_text(record, item.name.data, item.name.size)
+                put_score(record, &item.number)
+        self._write(record)
+        return 1 + count
+
+    cdef bint _submit_item(self, Item *item, Buffer *out) except -1:
+        """One score of a vector and its place in the result; False where it was refused."""
+        cdef Outcome done
+        cdef bytes packed
+        if self.boards.submit(&item.name, item.hashed, &item.number, &done):
+            _put_outcome(out, &done)
+            return True
+        name = PyUnicode_DecodeUTF8(item.name.data, item.name.size, NULL)
+        score = item.number.value if item.number.real else item.number.whole
+        result = attempt(self.submit_item, [name, score])
+        packed = pack(result)
+        reserve(out, len(packed))
+        put_bytes(out, <const char *>packed, len(packed))
+        return type(result) is not Failed
+
+    def submit_item(self, item):
+        return submit_item(self.store.boards, self.now, self.boards.board, item)
+
+    cdef int _board_rank(self, Cursor *params, Buffer *out) except -1:
+        cdef Text name
+        cdef Text member
+        cdef Outcome found
+        cdef uint32_t count, i
+        cdef int64_t members
+        if (
+            not read_array(params, &count)
+            or not 2 <= count <= 5
+            or not read_text(params, &name)
+            or not read_text(params, &member)
+        ):
+            return 0
+        for i in range(2, count):
+            if not read_nil(params):
+                return 0
+        if params.at != params.end or not self.boards.find(&name):
+            return 0
+        if not self.boards.rank(&member, &found):
+            return 0
+        members = self.boards.ranking.count()
+        put_bytes(out, <const char *>_rank_rank, len(_rank_rank))
+        put_int(out, found.rank)
+        put_bytes(out, <const char *>_rank_score, len(_rank_score))
+        put_score(out, &found.score)
+        put_bytes(out, <const char *>_rank_percentile, len(_rank_percentile))
+        put_double(out, <double>(100 * (members - found.rank + 1)) / <double>members)
+        put_bytes(out, <const char *>_rank_error, len(_rank_error))
+        return 1
 
     # --- records ---
 
@@ -328,6 +485,21 @@ cdef class Express:
             reserve(record, len(self.meta))
             put_bytes(record, <const char *>self.meta, len(self.meta))
         return self.journal.record(record.data, record.size)
+
+
+cdef inline void _put_outcome(Buffer *out, const Outcome *done) noexcept:
+    """{score, rank, previous_rank, changed}, less than RESULT_BYTES."""
+    put_bytes(out, <const char *>_outcome_score, len(_outcome_score))
+    put_score(out, &done.score)
+    put_bytes(out, <const char *>_outcome_rank, len(_outcome_rank))
+    put_int(out, done.rank)
+    put_bytes(out, <const char *>_outcome_previous, len(_outcome_previous))
+    if done.previous:
+        put_int(out, done.previous)
+    else:
+        put_byte(out, 0xC0)
+    put_bytes(out, <const char *>_outcome_changed, len(_outcome_changed))
+    put_byte(out, 0xC3 if done.changed else 0xC2)
 
 
 cdef inline int _read_ack(Cursor *options) noexcept nogil:

@@ -11,6 +11,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+from rtserver.state._boards cimport Outcome, PlainBoards, Score, read_score
 from rtserver.structs._names cimport Cell, NameTable
 from rtserver.structs._tally cimport LONG_WAY, Tally
 from rtserver.wire._msgpack cimport (
@@ -18,6 +19,7 @@ from rtserver.wire._msgpack cimport (
     Text,
     read_array,
     read_int,
+    read_nil,
     read_text,
     skip_value,
 )
@@ -38,6 +40,20 @@ cdef inline bint _is(const Text *text, bytes word) noexcept:
     return text.size == len(word) and memcmp(text.data, <const char *>word, text.size) == 0
 
 
+cdef bint _only_says_who(Cursor record) noexcept:
+    """Whether what follows the arguments is no more than a user and an address."""
+    cdef Text key
+    if not skip_value(&record) or record.at == record.end or record.at[0] & 0xF0 != 0x80:
+        return False
+    record.at += 1
+    while record.at < record.end:
+        if not read_text(&record, &key) or key.size != 1 or not skip_value(&record):
+            return False
+        if key.data[0] != c"u" and key.data[0] != c"a":
+            return False
+    return True
+
+
 @cython.final
 cdef class ShortWays:
     """Applies blocks of records to one store."""
@@ -45,12 +61,14 @@ cdef class ShortWays:
     cdef object _counters
     cdef Tally _tally
     cdef NameTable _names
+    cdef PlainBoards _boards
     cdef bytes _sum_method
 
     def __init__(self, store):
         self._counters = store.counters
         self._tally = store.counters.tally
         self._names = self._tally.names
+        self._boards = PlainBoards(store.boards)
         self._sum_method = SUM_METHOD.encode()
 
     def apply_block(self, const uint8_t[::1] records, int64_t first_seq, now, apply):
@@ -93,8 +111,12 @@ cdef class ShortWays:
             return False
         if _is(&method, self._sum_method):
             return self._apply_sum(record, now)
+        if parts == 4 and not _only_says_who(record):
+            return False
         if _is(&method, b"counter.set"):
             return self._apply_set(record)
+        if _is(&method, b"board.submit"):
+            return self._apply_submit(record)
         return False
 
     cdef bint _apply_sum(self, Cursor record, now) except -1:
@@ -132,6 +154,27 @@ cdef class ShortWays:
             return False
         item.hashed = self._names.hash_of(item.name.data, item.name.size)
         return True
+
+    cdef bint _apply_submit(self, Cursor record) except -1:
+        cdef uint32_t count, i
+        cdef Text name
+        cdef Text member
+        cdef Score score
+        cdef Outcome done
+        if (
+            not read_array(&record, &count)
+            or count != 6
+            or not read_text(&record, &name)
+            or not read_text(&record, &member)
+            or not read_score(&record, &score)
+        ):
+            return False
+        for i in range(3):
+            if not read_nil(&record):
+                return False
+        return self._boards.find(&name) and self._boards.submit(
+            &member, self._boards.ranking.hash_of(member.data, member.size), &score, &done
+        )
 
     cdef bint _apply_set(self, Cursor record) except -1:
         cdef uint32_t count, ref
