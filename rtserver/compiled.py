@@ -1,9 +1,9 @@
 """Which hot modules run in compiled form.
 
-The tree always runs as plain Python. Each module in MODULES is a twin, written for Cython, of the
-module beside it that has the same name without the underscore; it is built at install time where
-there is a C compiler, and holds the same names with the same behaviour (the same tests run on
-both). RTSERVER_PURE=1 switches the twins off.
+The tree always runs as plain Python. Each module in MODULES is written for Cython and built at
+install time where there is a C compiler. It is a twin of the module beside it that has the same
+name without the underscore, and holds the same names with the same behaviour (the same tests run
+on both), or it serves twins only and says so. RTSERVER_PURE=1 switches the twins off.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from typing import Any
 
 __all__ = ["MODULES", "active_modules", "pure", "twin"]
 
-MODULES: tuple[str, ...] = ("rtserver.structs._names",)
+MODULES: tuple[str, ...] = (
+    "rtserver.structs._names",
+    "rtserver.structs._ranking",
+    "rtserver.structs._skiplist",
+)
 
 
 def pure() -> bool:
