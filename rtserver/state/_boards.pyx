@@ -54,7 +54,7 @@ cdef void put_score(Buffer *to, const Score *score) noexcept nogil:
         put_int(to, score.whole)
 
 
-cdef inline int64_t _key_of(const Ranking ranking, const Score *score) noexcept:
+cdef inline int64_t _key_of(Ranking ranking, const Score *score) noexcept:
     """float_keys.py and `Board._key`."""
     cdef int64_t key = score.whole
     cdef double value
@@ -66,7 +66,7 @@ cdef inline int64_t _key_of(const Ranking ranking, const Score *score) noexcept:
     return ~key if ranking.descending else key
 
 
-cdef inline void _score_of(const Ranking ranking, int64_t key, Score *score) noexcept:
+cdef inline void _score_of(Ranking ranking, int64_t key, Score *score) noexcept:
     if ranking.descending:
         key = ~key
     score.real = ranking.floats

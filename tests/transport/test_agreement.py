@@ -69,7 +69,8 @@ calls = st.one_of(
     st.tuples(st.just("board.top"), st.tuples(name).map(list)),
     st.tuples(st.just("board.remove"), st.tuples(name, st.lists(name, min_size=1)).map(list)),
     st.tuples(
-        st.just("board.remove"), st.tuples(name, st.lists(name, min_size=1), st.just(True)).map(list)
+        st.just("board.remove"),
+        st.tuples(name, st.lists(name, min_size=1), st.just(True)).map(list),
     ),
     st.tuples(st.just("board.delete"), st.tuples(name).map(list)),
     st.tuples(st.just("channel.publish"), st.tuples(name, number).map(list)),
