@@ -199,10 +199,10 @@ def rates(result: Result, quantity: str, rounds: Rounds, unit: str = "ops/s") ->
             result.notes.append(
                 f"{quantity}: others had the core of {subject} for {waited:.0%} of a round"
             )
-        if busy > _BUSY_SHARE_MAX and not any(one.outcome.late_p99_us for one in done):
+        if busy > _BUSY_SHARE_MAX:
             result.notes.append(
-                f"{quantity}: the generator used {busy:.0%} of its core against {subject}, which"
-                " may be capable of more"
+                f"{quantity}: the generator was busy {busy:.0%} of the time against {subject},"
+                " which may be capable of more"
             )
 
 

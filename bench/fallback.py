@@ -172,6 +172,7 @@ def main() -> int:
     parser.add_argument("--window", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--rate", type=float, choices=[0.0])
+    parser.add_argument("--spin")
     gc.disable()
     try:
         sys.stdout.write(json.dumps(_send(parser.parse_args())) + "\n")

@@ -74,7 +74,7 @@ class Outcome:
     p999_us: float
     max_us: float
     late_p99_us: float  # by how much the generator itself was late, in open loop
-    busy_share: float  # of its core, that the generator used
+    busy_share: float  # of the time, that the generator had something to do
 
     @property
     def rate(self) -> float:
@@ -151,6 +151,7 @@ class Generator:
             "window": plan.window,
             "seconds": plan.seconds or 0,
             "rate": plan.rate or 0,
+            "spin": int(self._core is not None and (plan.window == 1 or plan.rate is not None)),
         }
         if plan.audience is not None:
             options["subscribers"] = plan.audience.subscribers

@@ -15,6 +15,7 @@ from bench.wanted import WANTED
 __all__ = ["PlotImpossible", "need_library", "plot"]
 
 _WIDTH_IN, _ROW_IN, _MARGIN_IN = 11, 0.32, 1.6
+_LESS_IS_BETTER = ("us", "ms", "bytes")
 _REACHED, _MISSED, _PLAIN = "#3a8f5c", "#c0504d", "#7f8fa6"
 
 
@@ -45,7 +46,8 @@ def plot(report: Report, path: Path) -> None:
     size = (_WIDTH_IN, _MARGIN_IN + _ROW_IN * len(bars))
     figure, axes = pyplot.subplots(figsize=size, layout="constrained")
     rows = range(len(bars))
-    axes.barh(rows, [bar.ratio for bar in bars], color=[bar.color for bar in bars])
+    widths = [bar.ratio - 1 for bar in bars]  # from 1, where both are equal
+    axes.barh(rows, widths, left=1, color=[bar.color for bar in bars])
     axes.set_yticks(rows, [bar.label for bar in bars], fontsize=8)
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
@@ -73,7 +75,10 @@ def _bars(report: Report) -> list[_Bar]:
             color = _MISSED if missed else _REACHED if verdicts else _PLAIN
             bounds = [w for w in WANTED.get((result.workload, made.quantity), ()) if w.is_ratio]
             bound = bounds[0].bound if bounds else None
-            bars.append(_Bar(f"{result.workload}: {made.quantity}", found[0], bound, color))
+            label = f"{result.workload}: {made.quantity}"
+            if made.unit in _LESS_IS_BETTER:
+                label += " (less is better)"
+            bars.append(_Bar(label, found[0], bound, color))
     return [bar for bar in bars if bar.ratio > 0]
 
 

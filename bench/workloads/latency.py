@@ -86,8 +86,8 @@ def _open(
         ]
     late = max(one.outcome.late_p99_us for done in rounds.values() for one in done)
     result.notes.append(
-        f"{title}: {rate:,.0f} requests/s; of 100 sends the generator itself was at most"
-        f" {late:.0f} us late with all but one"
+        f"{title}: {rate:,.0f} requests/s; the generator itself was late by at most"
+        f" {late:.0f} us with 99% of its sends"
     )
 
 
