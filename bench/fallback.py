@@ -53,10 +53,28 @@ def count_frames(data: bytes) -> tuple[int, int]:
 
 
 def count_lines(data: bytes) -> tuple[int, int]:
-    """Counts replies of one line; none of ours is negative, so a minus is an error."""
+    """Counts replies of redis; none of its integers is negative here, so a minus is an error."""
+    if b"$" in data:
+        return _walk_lines(data)
     if b"-" in data:
         raise Refused(data.decode(errors="replace"))
     return data.count(b"\n"), data.rfind(b"\n") + 1
+
+
+def _walk_lines(data: bytes) -> tuple[int, int]:
+    """The same where some replies are bytes behind a line with their size, or nil ($-1)."""
+    count = stop = 0
+    while (after := data.find(b"\n", stop) + 1) > 0:
+        line = data[stop:after]
+        if line.startswith(b"-"):
+            raise Refused(line.decode(errors="replace"))
+        if line.startswith(b"$") and not line.startswith(b"$-"):
+            after += int(line[1:]) + len(b"\r\n")
+            if after > len(data):
+                break
+        stop = after
+        count += 1
+    return count, stop
 
 
 class _Connection:

@@ -274,7 +274,7 @@ static size_t walk_resp(struct connection *c, const char *data, size_t bytes, ui
             continue;
         }
         const char *stop = memchr(at, '\n', (size_t)(end - at));
-        if (*at == '-' || !strchr(":+$", *at)) refuse(at, (size_t)(end - at));
+        if (*at == '-' || !memchr(":+$", *at, 3)) refuse(at, (size_t)(end - at));
         if (!stop) break;
         if (*at == '$' && at[1] != '-') c->skip = (uint64_t)strtoull(at + 1, NULL, 10) + 2;
         else ++*count; /* :integer, +status, or $-1, which is nil */
@@ -439,8 +439,8 @@ static int send_load(const char *batches_path, double seconds, double rate) {
     if (rate > 0 && seconds <= 0) die(1, "--rate needs --seconds");
     uint32_t ring = 1;
     while (ring < (rate > 0 ? WAYS : window + 1)) ring *= 2;
-    open_connections(ring);
     signal(SIGTERM, stop);
+    open_connections(ring);
     double before_s = processor_s();
     double took_s = (double)run(seconds, rate) / 1e9;
     double used_s = spins ? took_s - (double)idle_ns / 1e9 : processor_s() - before_s;
