@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bench.load import Audience, Outcome, Plan, Supply
-from bench.peers import Address, Canned, Redis, Rtserver, Usage
+from bench.peers import Canned, Redis, Rtserver
 from bench.report import OURS, THEIRS, Measure, Result
 from bench.requests import command, frame, reply_frame
 from bench.run import Run
@@ -56,10 +56,9 @@ class WrongState(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What the generator saw, and what the server had of its core meanwhile."""
+    """What the generator saw, and how many operations that were."""
 
     outcome: Outcome
-    usage: Usage
     operations: int
 
     @property
@@ -69,7 +68,7 @@ class Round:
     @property
     def per_cpu_s(self) -> float:
         """By processor time: what a core of its own would give, if it was busy."""
-        return self.operations / self.usage.ran_s
+        return self.operations / self.outcome.peer_ran_s
 
 
 Rounds = dict[str, list[Round]]  # by subject
@@ -148,15 +147,14 @@ def contest(
 
 
 def _round(run: Run, subject: str, peer: Rtserver | Redis, load: Load) -> Round:
-    before = peer.usage()
-    outcome = run.generator.run(plan(run, subject, peer.address, load))
-    return Round(outcome, peer.usage().since(before), load.count(outcome))
+    outcome = run.generator.run(plan(run, subject, peer, load))
+    return Round(outcome, load.count(outcome))
 
 
-def plan(run: Run, subject: str, address: Address, load: Load) -> Plan:
+def plan(run: Run, subject: str, peer: Rtserver | Redis | Canned, load: Load) -> Plan:
     """A timed round for the generator."""
     return Plan(
-        address,
+        peer.address,
         load.supply,
         FRAMING[subject],
         load.shape.connections,
@@ -164,6 +162,7 @@ def plan(run: Run, subject: str, address: Address, load: Load) -> Plan:
         run.seconds,
         load.rate,
         load.audience,
+        peer.pid,
     )
 
 
@@ -174,7 +173,7 @@ def canned(run: Run, subject: str, shape: Shape) -> Outcome | None:
     request, reply = _SAMPLE[subject]
     load = Load(partial(increments, subject, run.sized(KEYS), shape.depth), shape)
     with Canned(run.generator, len(request), reply, run.cores.server) as sink:
-        alone = plan(run, subject, sink.address, load)
+        alone = plan(run, subject, sink, load)
         return run.generator.run(replace(alone, seconds=min(run.seconds, _CANNED_S)))
 
 
@@ -194,7 +193,7 @@ def rates(result: Result, quantity: str, rounds: Rounds, unit: str = "ops/s") ->
         ]
     for subject, done in rounds.items():
         busy = max(one.outcome.busy_share for one in done)
-        waited = max(one.usage.waited_s / one.outcome.seconds for one in done)
+        waited = max(one.outcome.peer_waited_s / one.outcome.seconds for one in done)
         if waited > _WAITED_SHARE_MAX:
             result.notes.append(
                 f"{quantity}: others had the core of {subject} for {waited:.0%} of a round"

@@ -148,6 +148,14 @@ def _read_batches(path: Path) -> Iterator[Batch]:
         at += size
 
 
+def _schedule_s(pid: int | None) -> tuple[float, float]:
+    """What the main thread of a process ran, and how long it waited to run."""
+    if not pid:
+        return 0.0, 0.0
+    ran_ns, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text("ascii").split()
+    return int(ran_ns) / 1e9, int(waited_ns) / 1e9
+
+
 def _quantile_us(ordered: list[float], share: float) -> float:
     return ordered[int(share * (len(ordered) - 1))] * 1e6
 
@@ -163,9 +171,11 @@ def _send(options: argparse.Namespace) -> dict[str, float]:
             selector.register(made, selectors.EVENT_READ, _Connection(made, count))
         connections = [key.data for key in selector.get_map().values()]
         started, used = time.perf_counter(), time.process_time()
+        before = _schedule_s(options.watch)
         drive = _Drive(connections, cycle(batches) if options.seconds else iter(batches))
         drive.run(selector, started + (options.seconds or float("inf")))
         seconds = time.perf_counter() - started
+        after = _schedule_s(options.watch)
     waits = sorted(drive.waits)
     shares = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999, "max_us": 1}
     return {
@@ -176,6 +186,8 @@ def _send(options: argparse.Namespace) -> dict[str, float]:
         **{name: _quantile_us(waits, share) for name, share in shares.items()},
         "late_p99_us": 0,
         "busy_share": (time.process_time() - used) / seconds,
+        "peer_ran_s": after[0] - before[0],
+        "peer_waited_s": after[1] - before[1],
     }
 
 
@@ -191,6 +203,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--rate", type=float, choices=[0.0])
     parser.add_argument("--spin")
+    parser.add_argument("--watch", type=int)
     gc.disable()
     try:
         sys.stdout.write(json.dumps(_send(parser.parse_args())) + "\n")

@@ -2,7 +2,8 @@
  * took; and the peer that answers without thought, which shows what the generator reaches alone.
  *
  *   load send --host H --port P --batches FILE --framing frames|resp --connections N --window W
- *             [--seconds S] [--rate R] [--spin 1] [--subscribers N --subscribe FILE [--push-bytes B]]
+ *             [--seconds S] [--rate R] [--spin 1] [--watch PID]
+ *             [--subscribers N --subscribe FILE [--push-bytes B]]
  *   load canned --request-bytes N --reply FILE
  *
  * FILE of batches: records of three little-endian u32 (bytes, replies it brings, publishes in
@@ -25,7 +26,8 @@
  * delivered to all of them, so the peer's output is bounded, and a run ends when the last message
  * has arrived everywhere: one that is lost is a failure, not a higher rate.
  *
- * `send` prints one line of JSON; SIGTERM ends its round early and in order. Exit status 3: the peer refused a request; 1: anything else.
+ * `send` prints one line of JSON, with what the main thread of process PID had of its core from
+ * the first send to the last reply; SIGTERM ends its round early and in order. Exit status 3: the peer refused a request; 1: anything else.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -167,7 +169,7 @@ struct connection {
 };
 
 static const char *host, *subscribe_path;
-static int port, poller;
+static int port, poller, watched;
 static bool is_resp, spins;
 static uint32_t window, connection_count, subscriber_count, push_bytes;
 static struct connection *connections; /* those that send, then the subscribers */
@@ -433,6 +435,15 @@ static double processor_s(void) {
            + (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
 }
 
+/* What the main thread of a process ran, and how long it waited to run; in nanoseconds. */
+static void read_schedule(int pid, unsigned long long *ran, unsigned long long *waited) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/schedstat", pid);
+    FILE *file = pid ? fopen(path, "r") : NULL;
+    if (pid && (!file || fscanf(file, "%llu %llu", ran, waited) != 2)) die(1, "cannot read %s", path);
+    if (file) fclose(file);
+}
+
 static int send_load(const char *batches_path, double seconds, double rate) {
     read_batches(batches_path);
     if (!window || !connection_count) die(1, "--window and --connections are at least 1");
@@ -441,17 +452,22 @@ static int send_load(const char *batches_path, double seconds, double rate) {
     while (ring < (rate > 0 ? WAYS : window + 1)) ring *= 2;
     signal(SIGTERM, stop);
     open_connections(ring);
+    unsigned long long ran[2] = {0, 0}, waited[2] = {0, 0};
     double before_s = processor_s();
+    read_schedule(watched, &ran[0], &waited[0]);
     double took_s = (double)run(seconds, rate) / 1e9;
+    read_schedule(watched, &ran[1], &waited[1]);
     double used_s = spins ? took_s - (double)idle_ns / 1e9 : processor_s() - before_s;
     printf("{\"replies\": %llu, \"batches\": %llu, \"deliveries\": %llu, \"seconds\": %.6f,"
            " \"p50_us\": %.2f, \"p90_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f,"
-           " \"max_us\": %.2f, \"late_p99_us\": %.2f, \"busy_share\": %.4f}\n",
+           " \"max_us\": %.2f, \"late_p99_us\": %.2f, \"busy_share\": %.4f,"
+           " \"peer_ran_s\": %.6f, \"peer_waited_s\": %.6f}\n",
            (unsigned long long)replies, (unsigned long long)sent_batches,
            (unsigned long long)deliveries, took_s, quantile_us(&times, 0.5),
            quantile_us(&times, 0.9), quantile_us(&times, 0.99), quantile_us(&times, 0.999),
            (double)times.max / 1e3, quantile_us(&lateness, 0.99),
-           used_s / (took_s > 0 ? took_s : 1));
+           used_s / (took_s > 0 ? took_s : 1), (double)(ran[1] - ran[0]) / 1e9,
+           (double)(waited[1] - waited[0]) / 1e9);
     return 0;
 }
 
@@ -513,7 +529,8 @@ int main(int count, char **words) {
         {"framing", 1, 0, 'f'},    {"connections", 1, 0, 'c'},   {"window", 1, 0, 'w'},
         {"seconds", 1, 0, 's'},    {"rate", 1, 0, 'r'},          {"subscribers", 1, 0, 'n'},
         {"subscribe", 1, 0, 'u'},  {"push-bytes", 1, 0, 'm'},    {"request-bytes", 1, 0, 'q'},
-        {"reply", 1, 0, 'a'},      {"spin", 1, 0, 'i'},         {0, 0, 0, 0},
+        {"reply", 1, 0, 'a'},      {"spin", 1, 0, 'i'},         {"watch", 1, 0, 'o'},
+        {0, 0, 0, 0},
     };
     const char *batches_path = "", *reply_path = "";
     double seconds = 0, rate = 0;
@@ -534,6 +551,7 @@ int main(int count, char **words) {
         case 'u': subscribe_path = optarg; break;
         case 'm': push_bytes = (uint32_t)atol(optarg); break;
         case 'i': spins = atoi(optarg) != 0; break;
+        case 'o': watched = atoi(optarg); break;
         case 'q': request_bytes = (size_t)atol(optarg); break;
         case 'a': reply_path = optarg; break;
         default: return 1;

@@ -58,6 +58,7 @@ class Plan:
     seconds: float | None = None  # the supply is repeated so long; None: sent once, to its end
     rate: float | None = None  # batches a second, whatever comes back; None: as replies come
     audience: Audience | None = None
+    watched: int = 0  # a process, of whose time on a core the outcome tells; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Outcome:
     max_us: float
     late_p99_us: float  # by how much the generator itself was late, in open loop
     busy_share: float  # of the time, that the generator had something to do
+    peer_ran_s: float  # the main thread of the watched process
+    peer_waited_s: float  # it could have run, but others had its core
 
     @property
     def rate(self) -> float:
@@ -153,6 +156,8 @@ class Generator:
             "rate": plan.rate or 0,
             "spin": int(self._core is not None and (plan.window == 1 or plan.rate is not None)),
         }
+        if plan.watched:
+            options["watch"] = plan.watched
         if plan.audience is not None:
             options["subscribers"] = plan.audience.subscribers
             options["subscribe"] = self.file(plan.audience.request)

@@ -71,6 +71,13 @@ class _Server:
         """Returns when it answers. Raises RuntimeError with what it said instead."""
         raise NotImplementedError
 
+    @property
+    def pid(self) -> int:
+        """Raises RuntimeError before the first start."""
+        if self._process is None:
+            raise RuntimeError("start the server first")
+        return self._process.pid
+
     def usage(self) -> Usage:
         """Since the process started."""
         ran_ns, waited_ns, _ = self._proc("schedstat").split()
@@ -93,9 +100,7 @@ class _Server:
             process.wait()
 
     def _proc(self, name: str) -> str:
-        if self._process is None:
-            raise RuntimeError("start the server first")
-        return Path(f"/proc/{self._process.pid}/{name}").read_text("ascii")
+        return Path(f"/proc/{self.pid}/{name}").read_text("ascii")
 
     def __enter__(self) -> Self:
         self.start()

@@ -71,12 +71,10 @@ def measure(run: Run) -> Result:
 class _Life:
     """What one life of the server brought."""
 
-    def __init__(
-        self, outcome: Outcome, longest_us: int, waited_s: float, snapshot_s: float
-    ) -> None:
+    def __init__(self, outcome: Outcome, longest_us: int, snapshot_s: float) -> None:
         self.outcome = outcome
         self.longest_ms = longest_us / 1e3
-        self.waited_ms = waited_s * 1e3
+        self.waited_ms = outcome.peer_waited_s * 1e3
         self.snapshot_s = snapshot_s
 
 
@@ -94,15 +92,14 @@ def _measures(how: str, lives: Sequence[_Life]) -> list[Measure]:
 
 def _capacity(run: Run, server: Rtserver, count: int) -> float:
     load = Load(partial(moves, OURS, count, run.sized(DRAWS), _SHAPE.depth), _SHAPE)
-    return run.generator.run(plan(run, OURS, server.address, load)).rate
+    return run.generator.run(plan(run, OURS, server, load)).rate
 
 
 def _life(
     run: Run, server: Rtserver, load: Load, count: int, act: Callable[[Rtserver], float]
 ) -> _Life:
     with server:
-        before = server.usage()
-        timed = plan(run, OURS, server.address, load)
+        timed = plan(run, OURS, server, load)
         going = run.generator.start(replace(timed, seconds=_SNAPSHOT_S_MAX))
         try:
             time.sleep(_LEAD_S)
@@ -110,11 +107,10 @@ def _life(
         finally:
             going.stop()
             outcome = going.result()
-        waited_s = server.usage().since(before).waited_s
         stats = server.ask("server.stats")
     if stats["state"]["members"] != count or stats["errors"]:
         raise WrongState(f"{stats['state']}, errors: {stats['errors']}")
-    life = _Life(outcome, stats["turns"]["max_us"], waited_s, took_s)
+    life = _Life(outcome, stats["turns"]["max_us"], took_s)
     run.say(f"{outcome.seconds:.1f} s of load, longest turn {life.longest_ms:.1f} ms")
     return life
 

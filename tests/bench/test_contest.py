@@ -7,7 +7,6 @@ import pytest
 from bench import contest
 from bench.contest import Round, WrongState, check_counters, check_members
 from bench.load import Outcome
-from bench.peers import Usage
 from bench.report import OURS, THEIRS, Result
 from bench.requests import frame
 from bench.supplies import increments, name_of
@@ -30,8 +29,8 @@ class Liar:
 
 
 def a_round(operations, busy=0.1, waited=0.0):
-    outcome = Outcome(operations, 1, 0, 2.0, 1, 1, 1, 1, 1, 0, busy)
-    return Round(outcome, Usage(0.5, waited), operations)
+    outcome = Outcome(operations, 1, 0, 2.0, 1, 1, 1, 1, 1, 0, busy, 0.5, waited)
+    return Round(outcome, operations)
 
 
 def test_counters_hold_what_was_acknowledged_since_the_check_was_made():

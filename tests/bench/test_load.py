@@ -187,6 +187,15 @@ def test_canned_replies(fast):
         assert fast.run(plan).replies > 1_000
 
 
+@compiler
+def test_the_time_of_the_watched_process_is_that_of_the_round(generator, fast):
+    with Canned(fast, len(REQUEST), REPLY, None) as sink:
+        plan = Plan(sink.address, adds(1_000), "frames", 3, 128, seconds=0.2)
+        assert generator.run(plan).peer_ran_s == 0
+        outcome = generator.run(replace(plan, watched=sink.pid))
+    assert 0 < outcome.peer_ran_s <= outcome.seconds * 1.1
+
+
 # --- open loop ---
 
 
