@@ -76,16 +76,17 @@ def test_rates_are_by_time_and_by_processor_time():
     assert found["increments", OURS] == [50]
     assert found["increments", THEIRS] == [200]
     assert found["increments, by processor time", OURS] == [200]
-    assert result.notes == []
+    assert "LIMIT" not in result.notes[0]
 
 
-def test_what_spoils_a_comparison_is_said():
+def test_who_else_is_in_the_numbers_is_said():
     result = Result("counter", "")
-    rounds = {OURS: [a_round(100, waited=0.5)], THEIRS: [a_round(100, busy=0.99)]}
+    rounds = {OURS: [a_round(100, waited=0.5)], THEIRS: [a_round(100), a_round(9, busy=0.99)]}
     contest.rates(result, "increments", rounds)
-    waited, busy = result.notes
-    assert "others had the core of rtserver for 25% of a round" in waited
-    assert "generator was busy 99% of the time against redis" in busy
+    assert result.notes == [
+        "increments, of a round at most: rtserver: generator busy 10%, core taken by others 25%;"
+        " redis: generator busy 99%, core taken by others 0%; THE GENERATOR WAS THE LIMIT"
+    ]
 
 
 def test_the_sample_that_canned_replies_answer_has_the_size_of_every_request():
