@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtserver.compiled import twin
@@ -163,7 +163,6 @@ class Side:
     cuts=st.lists(st.integers(1, 2_000), min_size=1, max_size=20),
     user=st.sampled_from([None, None, "ann"]),
 )
-@example(frames=[], cuts=[1], user=None)
 def test_both_forms_say_log_and_hold_the_same(frames, cuts, user):
     with pytest.MonkeyPatch.context() as monkeypatch:
         compiled = Side(monkeypatch, pure=False, user=user)
