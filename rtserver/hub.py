@@ -48,7 +48,7 @@ class Hub:
         self.parties: dict[int, Connection] = {}
         self.accepting = True
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
-        self._turn = turn
+        self.turn = turn
         self._router = router
         self._dispatcher = dispatcher
         self._table = table
@@ -79,7 +79,7 @@ class Hub:
             form,
             sink,
             self.limits,
-            self._turn.dirty,
+            self.turn.dirty,
             rank=self._rank,
             address=address,
             now=self._dispatcher.ctx.now,
@@ -98,9 +98,9 @@ class Hub:
     def heard(self, reader: Reader, size: int) -> None:
         """New bytes came."""
         self.metrics.bytes_in += size
-        self._turn.open()
+        self.turn.open()
         reader.connection.last_heard_ms = self._dispatcher.ctx.now
-        self._turn.run(reader)
+        self.turn.run(reader)
 
     # --- for people ---
 
@@ -155,7 +155,7 @@ class Hub:
         return pending
 
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
-        self._turn.open()
+        self.turn.open()
         connection.close(kind, message)
 
     def close_all(self, kind: CloseKind, message: str) -> None:

@@ -8,7 +8,24 @@ from libc.stdint cimport uint8_t, uint32_t
 from rtserver.commands._express cimport Express
 from rtserver.wire._msgpack cimport Buffer, Cursor, free_buffer, rt_u32
 
+cdef extern from *:
+    """
+    #ifdef _WIN32
+    static Py_ssize_t rt_send(int fd, const void *data, size_t size) { return -1; }
+    #else
+    #include <sys/socket.h>
+    #ifndef MSG_NOSIGNAL
+    #define MSG_NOSIGNAL 0
+    #endif
+    static Py_ssize_t rt_send(int fd, const void *data, size_t size) {
+        return (Py_ssize_t)send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    }
+    #endif
+    """
+    Py_ssize_t rt_send(int fd, const void *data, size_t size) noexcept
+
 from rtserver.commands.dispatch import Waiting
+from rtserver.transport import binary
 from rtserver.transport.binary import COST_SHIFT, REPORT_COST
 from rtserver.transport.engine import Progress
 from rtserver.wire import frames
@@ -19,6 +36,7 @@ cdef int _report_cost = REPORT_COST
 cdef object _IDLE = Progress.IDLE
 cdef object _MORE = Progress.MORE
 cdef object _BLOCKED = Progress.BLOCKED
+cdef Py_ssize_t _short_cost_max = REPORT_COST  # more is for `run`, which looks at the time
 DEF HEADER_BYTES = 4
 DEF KEPT_BYTES = 262144  # a larger buffer for replies is given back
 
@@ -134,6 +152,50 @@ cdef class FrameReader:
         self._engine.spent(unreported)
         return progress
 
+    cdef bint feed(self, object stream, bytes data) except -1:
+        """Runs what came within the turn that is open, as long as it goes the short way; False
+        where the turn has to see to what is left."""
+        cdef Py_ssize_t cost
+        self.receive(data)
+        turn = self._engine.turn
+        if not turn.is_open or stream.queued or self._missing > 0 or self._connection.blocked:
+            return False
+        try:
+            cost = self._run_short(turn.budget())
+            self._flush()
+        except Exception as error:
+            turn.stop(error)  # in the middle of a change: what is in memory cannot be trusted
+            return True
+        if cost:
+            turn.charge(cost)
+        return self._position == len(self._buffer)
+
+    cdef Py_ssize_t _run_short(self, Py_ssize_t budget) except -1:
+        """Whole frames that go the short way, up to the first that does not; their cost."""
+        cdef const uint8_t *data = self._buffer
+        cdef Py_ssize_t end = len(self._buffer)
+        cdef Py_ssize_t length, cost
+        cdef Py_ssize_t total = 0
+        cdef Cursor body
+        if not self._enter():
+            return 0
+        while end - self._position >= HEADER_BYTES and total < budget:
+            length = rt_u32(data + self._position)
+            if length > self._bytes_max or length > end - self._position - HEADER_BYTES:
+                break
+            if self._is_congested():
+                break
+            body.at = data + self._position + HEADER_BYTES
+            body.end = body.at + length
+            cost = self._short_way(body)
+            if not cost:
+                break
+            self._position += HEADER_BYTES + length
+            total += cost + (length >> _cost_shift)
+            if total >= _short_cost_max:
+                break
+        return total
+
     cdef bint _enter(self) except -1:
         """Looks at what frames may change beside the short way."""
         self._pending = self._connection.pending_bytes
@@ -169,6 +231,46 @@ cdef class FrameReader:
             )
             self._connection.waiting += self._waits
             self._waits = 0
+
+
+class BinaryStream(binary.BinaryStream):
+    """Has no step in Python between the bytes of a short request and those of its reply."""
+
+    def __init__(self, engine, transport, address):
+        super().__init__(engine, transport, address)
+        self._socket_fd = plain_socket(transport)
+
+    def data_received(self, bytes data):
+        cdef FrameReader reader = self._frames
+        engine = self._engine
+        engine.metrics.bytes_in += len(data)
+        engine.turn.open()
+        connection = self.connection
+        connection.last_heard_ms = engine.turn.now_ms
+        if not connection.is_open or not reader.feed(self, data):
+            engine.feed(self)
+
+    def write(self, bytes data):
+        """Hands the bytes to the kernel, past the transport as long as that holds none itself."""
+        cdef Py_ssize_t sent
+        transport = self._transport
+        if transport.is_closing():
+            return
+        if self._socket_fd >= 0 and transport.get_write_buffer_size() == 0:
+            sent = rt_send(self._socket_fd, <const char *>data, len(data))
+            if sent == len(data):
+                return
+            if sent > 0:
+                data = data[sent:]
+        transport.write(data)
+
+
+def plain_socket(transport):
+    """The descriptor of a socket that bytes may be sent to as they are; -1: there is none."""
+    found = transport.get_extra_info("socket")
+    if found is None or transport.get_extra_info("sslcontext") is not None:
+        return -1
+    return found.fileno()
 
 
 cdef bytes take(Buffer *buffer):

@@ -20,7 +20,7 @@ from rtserver.wire import frames
 from rtserver.wire.codec import unpack
 from rtserver.wire.frames import HEADER, HEADER_BYTES
 
-__all__ = ["COST_SHIFT", "REPORT_COST", "BinaryStream", "FrameReader", "new_frame_reader"]
+__all__ = ["COST_SHIFT", "REPORT_COST", "BinaryStream", "FrameReader", "new_frame_reader", "stream_class"]
 
 _length_at = HEADER.unpack_from
 COST_SHIFT = 8  # one cost unit for every 256 bytes of a frame
@@ -140,3 +140,9 @@ class BinaryStream(Stream):
             connection.close(error.close, error.message)
             self._frames.drop()
             return Progress.IDLE
+
+
+def stream_class() -> type[BinaryStream]:
+    """The class of binary streams, in compiled form where there is one."""
+    compiled: Any = twin(__name__)
+    return BinaryStream if compiled is None else cast(type[BinaryStream], compiled.BinaryStream)

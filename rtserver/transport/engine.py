@@ -41,6 +41,7 @@ class Engine(Protocol):
     limits: Limits
     metrics: Metrics
 
+    turn: Any  # the turn itself, for compiled streams
     express: Any  # short ways for compiled readers of frames, or None
     waiting: list[Waiting]  # replies that leave after the sync of this turn's block
 
