@@ -1,6 +1,7 @@
 # The C side of the short ways: see _express.pyx.
 
 cimport cython
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from rtserver.commands._journal cimport Journal
@@ -23,6 +24,12 @@ cdef struct Row:
     Py_ssize_t size
     ShortWay run
     bint is_write
+    int place  # of the name that it looks up among its parameters, from 1; 0: not one
+
+# A look-up to come.
+cdef struct Hint:
+    PyObject *table  # borrowed; NULL: none
+    uint64_t hashed
 
 @cython.final
 cdef class Express:
@@ -45,7 +52,9 @@ cdef class Express:
     cdef bint takes_writes
 
     cdef bint enter(self, connection) except -1
+    cdef void foresee(self, Cursor body, Hint *hint) noexcept
     cdef int frame(self, Cursor body, Buffer *out, Buffer *synced) except -1
+    cdef _add_row(self, command, ShortWay run, int place)
     cdef int _find_row(self, const Text *method) noexcept nogil
     cdef int _read_items(self, Cursor *params) except -1
     cdef int _board_submit(self, Cursor *params, Buffer *out) except -1

@@ -11,6 +11,7 @@ replies, records and state of the two byte for byte.
 
 cimport cython
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
@@ -86,26 +87,19 @@ cdef class Express:
         self.items = <Item *>PyMem_RawMalloc(_vector_max * sizeof(Item))
         if self.items == NULL:
             raise MemoryError()
-        self._add_row(table["counter.add"])
-        self.rows[0].run = Express._counter_add
-        self._add_row(table["counter.add_many"])
-        self.rows[1].run = Express._counter_add_many
-        self._add_row(table["counter.set"])
-        self.rows[2].run = Express._counter_set
-        self._add_row(table["counter.get"])
-        self.rows[3].run = Express._counter_get
-        self._add_row(table["board.submit"])
-        self.rows[4].run = Express._board_submit
-        self._add_row(table["board.submit_many"])
-        self.rows[5].run = Express._board_submit_many
-        self._add_row(table["board.rank"])
-        self.rows[6].run = Express._board_rank
+        self._add_row(table["counter.add"], Express._counter_add, 1)
+        self._add_row(table["counter.add_many"], Express._counter_add_many, 0)
+        self._add_row(table["counter.set"], Express._counter_set, 1)
+        self._add_row(table["counter.get"], Express._counter_get, 1)
+        self._add_row(table["board.submit"], Express._board_submit, 2)
+        self._add_row(table["board.submit_many"], Express._board_submit_many, 0)
+        self._add_row(table["board.rank"], Express._board_rank, 2)
 
     def __dealloc__(self):
         free_buffer(&self.scratch)
         PyMem_RawFree(self.items)
 
-    def _add_row(self, command):
+    cdef _add_row(self, command, ShortWay run, int place):
         cdef bytes name = command.name.encode()
         cdef Row *row = &self.rows[self.row_count]
         if command.rank > self.rank or command.version != 1 or command.ack == "synced":
@@ -113,7 +107,9 @@ cdef class Express:
         self.texts.append(name)
         row.name = name
         row.size = len(name)
+        row.run = run
         row.is_write = command.is_write
+        row.place = place
         self.row_count += 1
 
     # --- one frame ---
@@ -132,6 +128,40 @@ cdef class Express:
         else:
             self.meta = pack({"u": user, "a": connection.address})
         return True
+
+    cdef void foresee(self, Cursor body, Hint *hint) noexcept:
+        """What a frame that comes soon will look up; its memory is asked for. Nothing depends on
+        this being right."""
+        cdef Text text
+        cdef int64_t request_id
+        cdef uint32_t count
+        cdef Row *row = &self.rows[self.last_row]
+        cdef NameTable names = self.names
+        hint.table = NULL
+        if not row.place or body.end - body.at < 6:
+            return
+        body.at += 2
+        if (
+            not read_int(&body, &request_id)
+            or not read_text(&body, &text)
+            or text.size != row.size
+            or memcmp(text.data, row.name, text.size)
+            or not read_array(&body, &count)
+            or not read_text(&body, &text)
+        ):
+            return
+        if row.place == 2:
+            if (
+                self.boards.ranking is None
+                or text.size != len(self.boards.name)
+                or memcmp(text.data, <const char *>self.boards.name, text.size)
+                or not read_text(&body, &text)
+            ):
+                return
+            names = self.boards.ranking._names
+        hint.hashed = names.hash_of(text.data, text.size)
+        hint.table = <PyObject *>names
+        names.prefetch(hint.hashed)
 
     cdef int frame(self, Cursor body, Buffer *out, Buffer *synced) except -1:
         """Runs a request and puts its reply into `out`, or into `synced` where that asked to

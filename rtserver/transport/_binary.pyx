@@ -5,7 +5,8 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t
 
-from rtserver.commands._express cimport Express
+from rtserver.commands._express cimport Express, Hint
+from rtserver.structs._names cimport NameTable
 from rtserver.wire._msgpack cimport Buffer, Cursor, free_buffer, rt_u32
 
 cdef extern from *:
@@ -38,6 +39,8 @@ cdef object _MORE = Progress.MORE
 cdef object _BLOCKED = Progress.BLOCKED
 cdef Py_ssize_t _short_cost_max = REPORT_COST  # more is for `run`, which looks at the time
 DEF HEADER_BYTES = 4
+DEF AHEAD = 16  # frames whose memory is on its way at the same time
+DEF SMALL_BYTES = 4096  # what comes in larger pieces is for `run`, which looks ahead
 DEF KEPT_BYTES = 262144  # a larger buffer for replies is given back
 
 
@@ -110,10 +113,13 @@ cdef class FrameReader:
         cdef Py_ssize_t budget = self._engine.budget()
         cdef Py_ssize_t unreported = 0
         cdef Py_ssize_t cost
+        cdef Py_ssize_t foreseen = 0
         cdef bint short = self._enter()
         cdef Cursor body
         cdef object progress = _IDLE
         while end - self._position >= HEADER_BYTES:
+            if short and self._position >= foreseen:
+                foreseen = self._look_ahead(data, end)
             length = rt_u32(data + self._position)
             if length > self._bytes_max:
                 raise frames.too_large(length, self._bytes_max)
@@ -158,7 +164,13 @@ cdef class FrameReader:
         cdef Py_ssize_t cost
         self.receive(data)
         turn = self._engine.turn
-        if not turn.is_open or stream.queued or self._missing > 0 or self._connection.blocked:
+        if (
+            not turn.is_open
+            or stream.queued
+            or self._missing > 0
+            or self._connection.blocked
+            or len(self._buffer) > SMALL_BYTES
+        ):
             return False
         try:
             cost = self._run_short(turn.budget())
@@ -195,6 +207,29 @@ cdef class FrameReader:
             if total >= _short_cost_max:
                 break
         return total
+
+    cdef Py_ssize_t _look_ahead(self, const uint8_t *data, Py_ssize_t end) noexcept:
+        """Asks for the memory that the next frames need, so that they wait for it together;
+        where those frames end."""
+        cdef Hint hints[AHEAD]
+        cdef Py_ssize_t position = self._position
+        cdef Py_ssize_t length
+        cdef Cursor body
+        cdef int count = 0
+        cdef int i
+        while count < AHEAD and end - position >= HEADER_BYTES:
+            length = rt_u32(data + position)
+            if length > end - position - HEADER_BYTES:
+                break
+            body.at = data + position + HEADER_BYTES
+            body.end = body.at + length
+            self._express.foresee(body, &hints[count])
+            count += 1
+            position += HEADER_BYTES + length
+        for i in range(count):
+            if hints[i].table != NULL:
+                (<NameTable>hints[i].table).prefetch_cell(hints[i].hashed)
+        return max(position, self._position + 1)
 
     cdef bint _enter(self) except -1:
         """Looks at what frames may change beside the short way."""

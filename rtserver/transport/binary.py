@@ -20,7 +20,14 @@ from rtserver.wire import frames
 from rtserver.wire.codec import unpack
 from rtserver.wire.frames import HEADER, HEADER_BYTES
 
-__all__ = ["COST_SHIFT", "REPORT_COST", "BinaryStream", "FrameReader", "new_frame_reader", "stream_class"]
+__all__ = [
+    "COST_SHIFT",
+    "REPORT_COST",
+    "BinaryStream",
+    "FrameReader",
+    "new_frame_reader",
+    "stream_class",
+]
 
 _length_at = HEADER.unpack_from
 COST_SHIFT = 8  # one cost unit for every 256 bytes of a frame
