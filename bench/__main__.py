@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import click
 
-from bench.contest import Shape, canned
-from bench.load import Generator
+from bench.contest import Shape, WrongState, canned
+from bench.load import Generator, LoadFailed
 from bench.machine import Cores, facts, file_system, raise_file_limit
 from bench.peers import Redis, Rtserver
 from bench.plot import PlotImpossible, need_library, plot
-from bench.report import OURS, THEIRS, Report, as_text
+from bench.report import FAILED, OURS, THEIRS, Report, Result, as_text
 from bench.run import Run
 from bench.workloads import WORKLOADS
 from bench.workloads.counter import SHAPE
@@ -80,6 +81,8 @@ def main(
         _write(markdown, report.as_markdown())
         if picture is not None:
             plot(report, picture)
+        if failed := [made.workload for made in report.results if made.summary == FAILED]:
+            raise click.ClickException(f"no numbers of {', '.join(failed)}")
     except PlotImpossible as error:
         raise click.ClickException(str(error)) from None
 
@@ -91,7 +94,10 @@ def _measure(run: Run, workloads: tuple[str, ...]) -> Report:
     for number, name in enumerate(workloads, start=1):
         _say(f"[{number}/{len(workloads)}, {time.perf_counter() - started:.0f} s] {name}")
         room = run.directory / name
-        result = WORKLOADS[name](replace(run, directory=room))
+        try:
+            result = WORKLOADS[name](replace(run, directory=room))
+        except (WrongState, LoadFailed, RuntimeError, OSError, subprocess.SubprocessError) as error:
+            result = Result(name, FAILED, notes=[f"{type(error).__name__}: {error}"])
         shutil.rmtree(room, ignore_errors=True)  # the next one needs the disk
         report.results.append(result)
         click.echo(f"\n{as_text(result)}")

@@ -33,6 +33,7 @@ _HOST = "127.0.0.1"
 _START_S = 300  # a large log takes its time
 _ANSWER_S = 30
 _POLL_S = 0.002
+_LOADING_POLL_S = 0.02  # asking costs redis time while it loads
 _LISTENING = re.compile(r"listening on rt://([^:]+):(\d+)")
 _RECOVERED = re.compile(r"recovered .*?([\d,]+) records of ([\d,]+) bytes in ([\d.]+) s")
 _LOADED = re.compile(r"DB loaded from append only file: ([\d.]+) seconds")
@@ -206,7 +207,7 @@ class Redis(_Server):
             if self._process.poll() is not None or time.perf_counter() > deadline:
                 self.stop()
                 raise RuntimeError(f"redis-server did not start; see {options['logfile']}")
-            time.sleep(_POLL_S)
+            time.sleep(_LOADING_POLL_S)
 
     def _answers(self) -> bool:
         try:

@@ -14,10 +14,11 @@ from typing import Any
 
 from bench.wanted import WANTED
 
-__all__ = ["OURS", "THEIRS", "Measure", "Report", "Result", "as_text", "ratio"]
+__all__ = ["FAILED", "OURS", "THEIRS", "Measure", "Report", "Result", "as_text", "ratio"]
 
 OURS = "rtserver"
 THEIRS = "redis"
+FAILED = "FAILED"  # the summary of a workload that brought no numbers
 _HEADS = ("quantity", "of", "median", "min - max", "unit", "ratio to redis", "wanted")
 
 

@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bench import __main__ as main
+from bench.contest import WrongState
 from bench.wanted import WANTED
 from bench.workloads import WORKLOADS
 
@@ -68,6 +71,21 @@ def test_without_redis_and_compiler_it_says_so_and_measures_the_rest(tmp_path):
 @pytest.mark.parametrize("wrong", [["nonsense"], ["--rounds", "0"]])
 def test_wrong_usage_is_refused(wrong):
     assert bench(*wrong).returncode == 2
+
+
+def test_a_workload_that_fails_costs_only_itself(tmp_path, monkeypatch):
+    def lie(_run):
+        raise WrongState("10 was acknowledged, the counters hold 9")
+
+    monkeypatch.setitem(main.WORKLOADS, "counter", lie)
+    json_file = tmp_path / "run.json"
+    arguments = ["--quick", "counter", "counter-hot", "--json", str(json_file)]
+    done = CliRunner().invoke(main.main, arguments)
+    assert done.exit_code == 1
+    assert "no numbers of counter\n" in done.stderr
+    failed, good = json.loads(json_file.read_text("utf-8"))["workloads"]
+    assert failed["notes"] == ["WrongState: 10 was acknowledged, the counters hold 9"]
+    assert good["measures"]
 
 
 def test_without_matplotlib_a_picture_is_refused_before_the_run(tmp_path):
