@@ -3,8 +3,9 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from rtserver.structs._blocks cimport Leaf
 from rtserver.structs._names cimport Cell, NameTable
-from rtserver.structs._skiplist cimport Leaf, Skiplist
+from rtserver.structs._skiplist cimport Skiplist
 
 @cython.final
 cdef class Ranking:

@@ -10,8 +10,9 @@ cimport cython
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from rtserver.structs._blocks cimport LEAF_ROOM, Leaf
 from rtserver.structs._names cimport Cell, NameTable
-from rtserver.structs._skiplist cimport LEAF_ROOM, Leaf, Skiplist
+from rtserver.structs._skiplist cimport Skiplist
 
 from rtserver.structs import expect
 
