@@ -4,10 +4,10 @@
 form and size, each measured in a process of its own. Members have names of 10 bytes and random
 40-bit keys and come in random order. Memory is the growth of the resident set over all places,
 names included, of as many rankings as hold 1,000,000 members together; `moved` is the same after
-each member has moved twice, which leaves blocks less full. Times are the mean of up to 100,000
-operations on random members, called from Python with names and keys made before, the best of five
-rounds; `move` is what a board update is: both ranks, and a new place. `worst` is the longest
-single move of a round in processor time, in milliseconds, the least of five rounds.
+each member has moved twice, which leaves blocks less full. Times are processor time, the mean of
+up to 100,000 operations on random members, called from Python with names and keys made before, the
+best of five rounds; `move` is what a board update is: both ranks, and a new place. `worst` is the
+longest single move of a round, in milliseconds, the least of five rounds.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import argparse
 import gc
 import random
 import sys
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
-from bench.skiplist import mean_us, resident_bytes, worst_ms
+from bench.skiplist import resident_bytes, worst_ms
 from rtserver.structs.ranking import Ranking, new_ranking
 
 MEMORY_MEMBERS = 1_000_000
@@ -32,6 +35,13 @@ OPERATIONS = ("move", "rank", "find", "rank_of_key", "distinct_before", "slice 1
 
 def name_of(number: int) -> str:
     return f"m{number:09}"
+
+
+def mean_us(operation: Callable[..., object], calls: Sequence[tuple[Any, ...]]) -> float:
+    started = time.thread_time_ns()
+    for call in calls:
+        operation(*call)
+    return (time.thread_time_ns() - started) / len(calls) / 1e3
 
 
 def filled(compiled: bool, size: int, draw: random.Random) -> Ranking:
