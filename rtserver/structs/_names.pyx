@@ -164,6 +164,10 @@ cdef class NameTable:
                 if bucket.tags[i] == <uint32_t>hashed:
                     rt_prefetch(self.at(bucket.refs[i]))
 
+    cdef void prefetch_at(self, uint32_t ref) noexcept nogil:
+        """Asks for a cell, ahead of `at`."""
+        rt_prefetch(self.at(ref))
+
     cdef Cell *at(self, uint32_t ref) noexcept nogil:
         return <Cell *>(self._slabs[ref >> 13] + ((ref & 8191) << 3))
 

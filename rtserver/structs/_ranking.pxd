@@ -3,6 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from rtserver.structs._blocks cimport Leaf
 from rtserver.structs._names cimport Cell, NameTable
 from rtserver.structs._skiplist cimport Skiplist
 
@@ -37,5 +38,6 @@ cdef class Ranking:
     cdef int64_t _place_as(
         self, const char *name, Py_ssize_t size, uint64_t hashed, int64_t key, int64_t seq
     ) except -1
+    cdef void _prefetch_cells(self, Leaf *leaf, uint32_t place, int64_t wanted) noexcept nogil
     cdef uint32_t _find(self, str name) except? 0
     cdef uint32_t _require(self, str name) except 0

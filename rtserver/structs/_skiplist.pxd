@@ -3,33 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-cdef enum:
-    LEAF_ROOM = 64  # entries of a block
-    FENCE_ROOM = 64  # children of a block of an upper level
-    LEVELS_MAX = 40
-
-cdef struct Leaf:
-    Leaf *before
-    Leaf *after
-    uint32_t count
-    uint32_t refs[LEAF_ROOM]
-    int64_t keys[LEAF_ROOM]
-    int64_t seqs[LEAF_ROOM]
-
-cdef struct Fences:
-    uint32_t count
-    uint32_t widths[FENCE_ROOM]  # entries below each child
-    int64_t keys[FENCE_ROOM]  # no entry of a child is below its fence, all before it are
-    int64_t seqs[FENCE_ROOM]
-    void *children[FENCE_ROOM]  # Fences, or Leaf on the lowest of these levels
-    uint32_t starts[FENCE_ROOM]  # entries below each child that are the first of their key
-
-cdef struct Path:
-    Fences *blocks[LEVELS_MAX]  # by level from the bottom
-    uint32_t places[LEVELS_MAX]  # of the child to go down to
-    Leaf *leaf
-    uint32_t index
-    int64_t before  # entries before the leaf
+from rtserver.structs._blocks cimport Fences, Leaf, Path
 
 @cython.final
 cdef class Skiplist:
@@ -41,7 +15,7 @@ cdef class Skiplist:
     cdef uint32_t _fences_min
     cdef uint32_t _spare_count
     cdef Leaf *_spare_leaf
-    cdef void *_spares[LEVELS_MAX]  # blocks of fences that the next split may need
+    cdef Fences *_spares  # a chain by their first child
     cdef readonly int64_t size
     cdef int64_t _starts
 
@@ -64,6 +38,7 @@ cdef class Skiplist:
     cdef check(self)
 
     cdef _reserve(self, Path *path)
+    cdef Fences *_spare_fences(self) noexcept nogil
     cdef void _descend(self, Path *path, int64_t key, int64_t seq) noexcept nogil
     cdef void _put(self, Path *path, int64_t key, int64_t seq, uint32_t ref) noexcept nogil
     cdef void _take(self, Path *path) noexcept nogil

@@ -17,108 +17,28 @@ finds no memory raises MemoryError before it has changed anything.
 
 cimport cython
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.string cimport memcpy, memmove
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from rtserver.structs._blocks cimport (
+    FENCE_ROOM,
+    LEAF_ROOM,
+    Fences,
+    Leaf,
+    Path,
+    fetch,
+    move_entries,
+    move_fences,
+    place_in,
+    rt_fetch,
+    set_fence,
+    starts_from,
+    starts_key,
+    sum_of,
+)
 
 from rtserver.structs import expect
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define rt_fetch(p) __builtin_prefetch(p)
-    #else
-    #define rt_fetch(p) ((void)(p))
-    #endif
-    """
-    void rt_fetch(const void *place) noexcept nogil
-
 cdef int64_t KEY_MIN = -0x7FFFFFFFFFFFFFFF - 1
-cdef uint64_t LINE = 64
-
-
-cdef inline uint32_t _place(
-    const int64_t *keys, const int64_t *seqs, uint32_t count, int64_t key, int64_t seq
-) noexcept nogil:
-    """How many of the entries are below (key, seq); no branch depends on a key before the end."""
-    cdef const int64_t *base = keys
-    cdef uint32_t left = count
-    cdef uint32_t half, low, high
-    while left > 4:
-        half = left >> 1
-        base += half & -<uint32_t>(base[half - 1] < key)
-        left -= half
-    low = <uint32_t>(base - keys)
-    for half in range(left):
-        low += base[half] < key
-    if low == count or keys[low] != key or seqs[low] >= seq:
-        return low
-    high = count
-    while low < high:
-        half = (low + high) >> 1
-        if keys[half] == key and seqs[half] < seq:
-            low = half + 1
-        else:
-            high = half
-    return low
-
-
-cdef inline void _fetch(const void *first, uint64_t size) noexcept nogil:
-    cdef const char *line = <const char *>first
-    cdef const char *end = line + size
-    while line < end:
-        rt_fetch(line)
-        line += LINE
-
-
-cdef inline int64_t _sum(const uint32_t *counts, uint32_t count) noexcept nogil:
-    cdef uint32_t total = 0  # of all entries, which are fewer than 2 ** 32
-    cdef uint32_t i
-    for i in range(count):
-        total += counts[i]
-    return total
-
-
-cdef inline bint _starts_key(Leaf *leaf, uint32_t index) noexcept nogil:
-    """Whether an entry is the first of its key in the whole list."""
-    if index:
-        return leaf.keys[index - 1] != leaf.keys[index]
-    return leaf.before == NULL or leaf.before.keys[leaf.before.count - 1] != leaf.keys[0]
-
-
-cdef inline uint32_t _starts_from(Leaf *leaf, uint32_t index, uint32_t end) noexcept nogil:
-    """How many of the entries [index, end) of a leaf are the first of their key."""
-    cdef uint32_t found = 0
-    cdef uint32_t i
-    if index < end:
-        found = _starts_key(leaf, index)
-        for i in range(index + 1, end):
-            found += leaf.keys[i - 1] != leaf.keys[i]
-    return found
-
-
-cdef inline void _move_entries(
-    Leaf *to, uint32_t place, Leaf *leaf, uint32_t index, uint32_t count
-) noexcept nogil:
-    memmove(&to.keys[place], &leaf.keys[index], count * sizeof(int64_t))
-    memmove(&to.seqs[place], &leaf.seqs[index], count * sizeof(int64_t))
-    memmove(&to.refs[place], &leaf.refs[index], count * sizeof(uint32_t))
-
-
-cdef inline void _move_fences(
-    Fences *to, uint32_t place, Fences *block, uint32_t index, uint32_t count
-) noexcept nogil:
-    memmove(&to.keys[place], &block.keys[index], count * sizeof(int64_t))
-    memmove(&to.seqs[place], &block.seqs[index], count * sizeof(int64_t))
-    memmove(&to.widths[place], &block.widths[index], count * sizeof(uint32_t))
-    memmove(&to.starts[place], &block.starts[index], count * sizeof(uint32_t))
-    memmove(&to.children[place], &block.children[index], count * sizeof(void *))
-
-
-cdef inline void _set_fence(
-    Fences *block, uint32_t place, void *child, int64_t key, int64_t seq
-) noexcept nogil:
-    block.children[place] = child
-    block.keys[place] = key
-    block.seqs[place] = seq
 
 
 @cython.final
@@ -138,8 +58,7 @@ cdef class Skiplist:
             pass
         PyMem_RawFree(self._spare_leaf)
         while self._spare_count:
-            self._spare_count -= 1
-            PyMem_RawFree(self._spares[self._spare_count])
+            PyMem_RawFree(self._spare_fences())
 
     # --- search ---
 
@@ -153,9 +72,9 @@ cdef class Skiplist:
         while level:
             level -= 1
             block = <Fences *>node
-            place = _place(&block.keys[1], &block.seqs[1], block.count - 1, key, seq + 1)
+            place = place_in(&block.keys[1], &block.seqs[1], block.count - 1, key, seq + 1)
             node = block.children[place]
-            before += _sum(block.widths, place)
+            before += sum_of(block.widths, place)
             path.blocks[level] = block
             path.places[level] = place
         path.leaf = <Leaf *>node
@@ -169,9 +88,9 @@ cdef class Skiplist:
             return 0
         self._descend(&path, key, seq)
         leaf = path.leaf
-        _fetch(leaf.keys, sizeof(leaf.keys))
+        fetch(leaf.keys, sizeof(leaf.keys))
         rt_fetch(leaf)
-        return path.before + _place(leaf.keys, leaf.seqs, leaf.count, key, seq)
+        return path.before + place_in(leaf.keys, leaf.seqs, leaf.count, key, seq)
 
     cdef int64_t starts_before(self, int64_t key) noexcept nogil:
         """Distinct keys below `key`."""
@@ -181,15 +100,15 @@ cdef class Skiplist:
         if not self.size:
             return 0
         self._descend(&path, key, KEY_MIN)
-        index = _place(path.leaf.keys, path.leaf.seqs, path.leaf.count, key, KEY_MIN)
+        index = place_in(path.leaf.keys, path.leaf.seqs, path.leaf.count, key, KEY_MIN)
         for level in range(self._height):
-            before += _sum(path.blocks[level].starts, path.places[level])
+            before += sum_of(path.blocks[level].starts, path.places[level])
         if not index:
             return before
         if self._height:
             mine = path.blocks[0].starts[path.places[0]]
         # What follows `index` here starts a key: counted from there, no leaf before is needed.
-        return before + mine - _starts_from(path.leaf, index, path.leaf.count)
+        return before + mine - starts_from(path.leaf, index, path.leaf.count)
 
     cdef Leaf *locate(self, int64_t index, uint32_t *place) noexcept nogil:
         """The leaf of the entry with `index` entries before it, and its place there."""
@@ -222,7 +141,7 @@ cdef class Skiplist:
         """The memory that a split of the path's leaf needs, before it begins. Raises
         MemoryError."""
         cdef uint32_t needed = 0
-        cdef void *made
+        cdef Fences *made
         if self._spare_leaf == NULL:
             self._spare_leaf = <Leaf *>PyMem_RawMalloc(sizeof(Leaf))
             if self._spare_leaf == NULL:
@@ -232,11 +151,19 @@ cdef class Skiplist:
         if needed == self._height:
             needed += 1
         while self._spare_count < needed:
-            made = PyMem_RawMalloc(sizeof(Fences))
+            made = <Fences *>PyMem_RawMalloc(sizeof(Fences))
             if made == NULL:
                 raise MemoryError()
-            self._spares[self._spare_count] = made
+            made.children[0] = self._spares
+            self._spares = made
             self._spare_count += 1
+
+    cdef Fences *_spare_fences(self) noexcept nogil:
+        """One of the blocks that `_reserve` made."""
+        cdef Fences *made = self._spares
+        self._spares = <Fences *>made.children[0]
+        self._spare_count -= 1
+        return made
 
     cdef int64_t insert(self, int64_t key, int64_t seq, uint32_t ref) except -1:
         """Adds an entry that is absent and returns its rank."""
@@ -255,7 +182,7 @@ cdef class Skiplist:
             self._split(&path, key, seq)
             self._descend(&path, key, seq)
         leaf = path.leaf
-        path.index = _place(leaf.keys, leaf.seqs, leaf.count, key, seq)
+        path.index = place_in(leaf.keys, leaf.seqs, leaf.count, key, seq)
         self._put(&path, key, seq, ref)
         return path.before + path.index
 
@@ -263,7 +190,7 @@ cdef class Skiplist:
         """Removes an entry that is there and returns the rank it had."""
         cdef Path path
         self._descend(&path, key, seq)
-        path.index = _place(path.leaf.keys, path.leaf.seqs, path.leaf.count, key, seq)
+        path.index = place_in(path.leaf.keys, path.leaf.seqs, path.leaf.count, key, seq)
         self._take(&path)
         if path.leaf.count < self._leaf_min:
             self._refill(&path)
@@ -283,12 +210,12 @@ cdef class Skiplist:
         cdef bint later = new_key > key or (new_key == key and new_seq > seq)
         # Both leaves are asked for before either is used, so that their lines come together.
         self._descend(&old, key, seq)
-        _fetch(old.leaf, sizeof(Leaf))
+        fetch(old.leaf, sizeof(Leaf))
         self._descend(&new, new_key, new_seq)
         if new.leaf != old.leaf:
-            _fetch(new.leaf, sizeof(Leaf))
-        old.index = _place(old.leaf.keys, old.leaf.seqs, old.leaf.count, key, seq)
-        new.index = _place(new.leaf.keys, new.leaf.seqs, new.leaf.count, new_key, new_seq)
+            fetch(new.leaf, sizeof(Leaf))
+        old.index = place_in(old.leaf.keys, old.leaf.seqs, old.leaf.count, key, seq)
+        new.index = place_in(new.leaf.keys, new.leaf.seqs, new.leaf.count, new_key, new_seq)
         previous[0] = old.before + old.index
         if old.leaf == new.leaf:
             self._shift(&old, new.index - later, new_key, new_seq, ref)
@@ -304,7 +231,7 @@ cdef class Skiplist:
         """Inserts at the path's index into a leaf that has room."""
         cdef Leaf *leaf = path.leaf
         cdef uint32_t index = path.index
-        _move_entries(leaf, index + 1, leaf, index, leaf.count - index)
+        move_entries(leaf, index + 1, leaf, index, leaf.count - index)
         leaf.keys[index] = key
         leaf.seqs[index] = seq
         leaf.refs[index] = ref
@@ -316,7 +243,7 @@ cdef class Skiplist:
         cdef Leaf *leaf = path.leaf
         cdef uint32_t index = path.index
         self._count(path, -1, -1)
-        _move_entries(leaf, index, leaf, index + 1, leaf.count - index - 1)
+        move_entries(leaf, index, leaf, index + 1, leaf.count - index - 1)
         leaf.count -= 1
 
     cdef void _shift(
@@ -327,9 +254,9 @@ cdef class Skiplist:
         cdef uint32_t place = old.index
         self._count(old, -1, 0)
         if index < place:
-            _move_entries(leaf, index + 1, leaf, index, place - index)
+            move_entries(leaf, index + 1, leaf, index, place - index)
         else:
-            _move_entries(leaf, place, leaf, place + 1, index - place)
+            move_entries(leaf, place, leaf, place + 1, index - place)
         leaf.keys[index] = key
         leaf.seqs[index] = seq
         leaf.refs[index] = ref
@@ -346,7 +273,7 @@ cdef class Skiplist:
         cdef Path next_path
         cdef bint passes = False  # whether the start of the key moves to or from the next leaf
         cdef int starts = 0
-        if _starts_key(leaf, index):
+        if starts_key(leaf, index):
             if index + 1 < leaf.count:
                 starts = change if leaf.keys[index + 1] != leaf.keys[index] else 0
             else:
@@ -375,10 +302,10 @@ cdef class Skiplist:
             or (leaf.keys[leaf.count - 1] == key and leaf.seqs[leaf.count - 1] < seq)
         )
         cdef uint32_t cut = leaf.count if append else leaf.count // 2
-        cdef uint32_t starts = _starts_from(leaf, cut, leaf.count)
+        cdef uint32_t starts = starts_from(leaf, cut, leaf.count)
         self._spare_leaf = NULL
         made.count = leaf.count - cut
-        _move_entries(made, 0, leaf, cut, made.count)
+        move_entries(made, 0, leaf, cut, made.count)
         leaf.count = cut
         made.before = leaf
         made.after = leaf.after
@@ -410,9 +337,9 @@ cdef class Skiplist:
                 if place > block.count or append:
                     target = made
                     place -= block.count
-            _move_fences(target, place + 1, target, place, target.count - place)
+            move_fences(target, place + 1, target, place, target.count - place)
             target.count += 1
-            _set_fence(target, place, child, key, seq)
+            set_fence(target, place, child, key, seq)
             target.widths[place] = width
             target.starts[place] = starts
             if made == NULL:
@@ -420,13 +347,12 @@ cdef class Skiplist:
             child = made
             key = made.keys[0]
             seq = made.seqs[0]
-            width = <uint32_t>_sum(made.widths, made.count)
-            starts = <uint32_t>_sum(made.starts, made.count)
-        self._spare_count -= 1
-        made = <Fences *>self._spares[self._spare_count]
+            width = <uint32_t>sum_of(made.widths, made.count)
+            starts = <uint32_t>sum_of(made.starts, made.count)
+        made = self._spare_fences()
         made.count = 2
-        _set_fence(made, 0, self._root, KEY_MIN, KEY_MIN)
-        _set_fence(made, 1, child, key, seq)
+        set_fence(made, 0, self._root, KEY_MIN, KEY_MIN)
+        set_fence(made, 1, child, key, seq)
         made.widths[0] = <uint32_t>self.size - width
         made.starts[0] = <uint32_t>self._starts - starts
         made.widths[1] = width
@@ -438,11 +364,9 @@ cdef class Skiplist:
         self, Fences *block, uint32_t place, bint append
     ) noexcept nogil:
         cdef uint32_t cut = block.count if append else block.count // 2
-        cdef Fences *made
-        self._spare_count -= 1
-        made = <Fences *>self._spares[self._spare_count]
+        cdef Fences *made = self._spare_fences()
         made.count = block.count - cut
-        _move_fences(made, 0, block, cut, made.count)
+        move_fences(made, 0, block, cut, made.count)
         block.count = cut
         return made
 
@@ -497,14 +421,14 @@ cdef class Skiplist:
         cdef uint32_t count, starts
         if wanted >= left.count:
             count = wanted - left.count
-            starts = _starts_from(right, 0, count)
-            _move_entries(left, left.count, right, 0, count)
-            _move_entries(right, 0, right, count, right.count - count)
+            starts = starts_from(right, 0, count)
+            move_entries(left, left.count, right, 0, count)
+            move_entries(right, 0, right, count, right.count - count)
         else:
             count = left.count - wanted
-            starts = -_starts_from(left, wanted, left.count)
-            _move_entries(right, count, right, 0, right.count)
-            _move_entries(right, 0, left, wanted, count)
+            starts = -starts_from(left, wanted, left.count)
+            move_entries(right, count, right, 0, right.count)
+            move_entries(right, 0, left, wanted, count)
         left.count = wanted
         right.count = total - wanted
         block.widths[place] = wanted
@@ -516,7 +440,7 @@ cdef class Skiplist:
             block.seqs[place + 1] = right.seqs[0]
             return False
         self._free_leaf(right)
-        _move_fences(block, place + 1, block, place + 2, block.count - place - 2)
+        move_fences(block, place + 1, block, place + 2, block.count - place - 2)
         block.count -= 1
         return True
 
@@ -532,16 +456,16 @@ cdef class Skiplist:
         cdef uint32_t count
         if wanted >= left.count:
             count = wanted - left.count
-            _move_fences(left, left.count, right, 0, count)
-            _move_fences(right, 0, right, count, right.count - count)
+            move_fences(left, left.count, right, 0, count)
+            move_fences(right, 0, right, count, right.count - count)
         else:
             count = left.count - wanted
-            _move_fences(right, count, right, 0, right.count)
-            _move_fences(right, 0, left, wanted, count)
+            move_fences(right, count, right, 0, right.count)
+            move_fences(right, 0, left, wanted, count)
         left.count = wanted
         right.count = total - wanted
-        block.widths[place] = <uint32_t>_sum(left.widths, wanted)
-        block.starts[place] = <uint32_t>_sum(left.starts, wanted)
+        block.widths[place] = <uint32_t>sum_of(left.widths, wanted)
+        block.starts[place] = <uint32_t>sum_of(left.starts, wanted)
         block.widths[place + 1] = width - block.widths[place]
         block.starts[place + 1] = starts - block.starts[place]
         if not one:
@@ -549,7 +473,7 @@ cdef class Skiplist:
             block.seqs[place + 1] = right.seqs[0]
             return False
         PyMem_RawFree(right)
-        _move_fences(block, place + 1, block, place + 2, block.count - place - 2)
+        move_fences(block, place + 1, block, place + 2, block.count - place - 2)
         block.count -= 1
         return True
 
@@ -651,4 +575,4 @@ cdef class Skiplist:
             expect(before < entry if i else before <= entry, f"{entry} is not above {before}")
             before = entry
         leaves.append(<size_t>leaf)
-        return leaf.count, _starts_from(leaf, 0, leaf.count)
+        return leaf.count, starts_from(leaf, 0, leaf.count)
