@@ -8,7 +8,19 @@ It keeps, without reading them, a mark per member and what a board says of itsel
 
 In this form members are slots of columns, found by a sharded map and ordered by a skiplist. The
 compiled twin (structs/_ranking.pyx) has no Python object a member. `new_ranking` takes the twin
-where it is built. No operation of either form stalls: each moves a few blocks at most.
+where it is built. No operation of either form stalls: each moves a few blocks at most, and the
+longest move took 0.1 ms.
+
+`python -m bench.ranking`, microseconds of processor time an operation, called from Python, names
+of 10 bytes, random keys (2-core AMD EPYC VM with busy neighbours, CPython 3.11). Bytes a member
+are those once every member has moved twice; a move is an update with both ranks:
+
+    form          members  bytes   move   rank  dense rank  slice of 10  remove + place
+    pure            1,000    169    3.6    0.9         7.7          2.7             4.3
+    pure        1,000,000    193     15    5.7          12          8.7              19
+    compiled        1,000     89    0.3    0.1         0.1          0.8             0.3
+    compiled    1,000,000     83    1.6    1.2         0.7          1.9             2.7
+    compiled   10,000,000     84    2.6    1.8         1.1          2.3             4.4
 """
 
 from __future__ import annotations
