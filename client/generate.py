@@ -184,7 +184,7 @@ def _results_module(results: Results) -> str:
         "What commands answer: typed and immutable; fields that a newer server adds are ignored.",
         "from dataclasses import dataclass",
         "from typing import Any",
-        "from rtclient.decode import many, or_error",
+        "from rtclient.decode import many, many_or_errors",
         "from rtclient.errors import Error",
         _all(classes),
     )
@@ -248,7 +248,7 @@ def _decoded(field: str, kind: str, failing: bool) -> str:
     part = _bare(kind)
     decoder = _decoder(part) if part in SHAPES else None
     if kind[0] == "[" and failing:
-        return f"many({value}, or_error({decoder}))"
+        return f"many_or_errors({value}, {decoder})"
     if decoder is None:
         return value
     if kind[0] == "[":

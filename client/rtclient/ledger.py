@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
+from asyncio import get_running_loop
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -28,7 +29,7 @@ from rtclient.errors import ConnectionLost, Error, Timeout
 from rtclient.options import WRITE_OPTIONS
 from rtclient.server_errors import Duplicate, FrameTooLarge, OutcomeUnknown, Overloaded
 
-__all__ = ["BYTES_MAX", "Command", "Effect", "Ledger", "Promise", "without_trailing_none"]
+__all__ = ["BYTES_MAX", "UNFIT", "Command", "Effect", "Ledger", "Promise", "packed", "unfit"]
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ TIMEOUT_MS_MAX: Final = 3_600_000  # that the server takes; longer ones end here
 _TICKS: Final = 16  # looks at the oldest calls in one default timeout
 _TICK_S_DEFAULT: Final = 2.0
 _HEAD_BYTES: Final = 16  # of a frame at most, beside what `Call.body` holds
+
+UNFIT: Final = (TypeError, ValueError, OverflowError)  # what packing raises
 
 _CALL = b"\x94\x00"  # [0, id, method, params]
 _CALL_WITH_OPTIONS = b"\x95\x00"
@@ -62,7 +65,7 @@ class Command(Generic[T]):
     parameters a call may have to be a plain delta, or an item of a vector command.
     """
 
-    __slots__ = ("decode", "effect", "name", "packed_name", "params", "plain")
+    __slots__ = ("decode", "effect", "keyed_above", "name", "packed_name", "params", "plain")
 
     def __init__(
         self,
@@ -78,6 +81,14 @@ class Command(Generic[T]):
         self.params = params
         self.plain = plain
         self.packed_name = wire.packer()(name)
+        self.keyed_above = _keyed_above(effect, plain)
+
+
+def _keyed_above(effect: Effect, plain: int) -> int:
+    """Packed parameters whose first byte, which counts them, is above this need a key."""
+    if effect is Effect.WRITE:
+        return -1
+    return _ARRAY_HEAD + plain if effect is Effect.DELTA else 0xFF
 
 
 class Promise(Protocol):
@@ -93,7 +104,8 @@ class Promise(Protocol):
 class _Call:
     """One call that is not answered yet.
 
-    body: the request without its length, and without `done` where number is not 0.
+    body: the request without its length, and without `done` where number is not 0. tick: of the
+    ledger when the call was made; inf: it has its own timeout.
     """
 
     __slots__ = (
@@ -113,7 +125,7 @@ class _Call:
         self.id = call_id
         self.command = command
         self.promise = promise
-        self.tick = tick  # of the ledger when the call was made; inf: it has its own timeout
+        self.tick = tick
         self.body = b""
         self.number = 0  # n of the SDK's key
         self.sent_at = 0.0  # first time, in the loop's seconds; 0.0: not sent yet
@@ -142,6 +154,7 @@ class Ledger:
         self._wake = wake
         self._retry_writes = retry_writes
         self._key_head = self.pack("idempotency_key") + b"\x93" + self.pack(client)
+        self._only_key_head = bytes((_MAP_HEAD | 1,)) + self._key_head
         self._ended: Error | None = None  # why no call can be made any more
         self._last_id = 0
         self._calls: dict[int, _Call] = {}  # in the order they were made
@@ -166,14 +179,14 @@ class Ledger:
         self, command: Command[T], params: tuple[Any, ...], options: Mapping[str, Any], /
     ) -> asyncio.Future[T]:
         """Starts a call; the future of its result. A trailing None leaves a parameter to the
-        server's default. Raises TypeError, Overloaded, FrameTooLarge, Closed."""
-        if asyncio.get_running_loop() is not self._loop:
+        server's default. Raises TypeError, ValueError, Overloaded, FrameTooLarge, Closed."""
+        if get_running_loop() is not self._loop:
             raise RuntimeError(
                 f"{command.name} was called in another event loop than the client was connected"
                 " in; connect one client in each loop"
             )
         future: asyncio.Future[T] = self._loop.create_future()
-        self.start(command, self.pack(without_trailing_none(params)), options, future)
+        self.start(command, packed(self.pack, command, params), options, future)
         return future
 
     def start(
@@ -183,34 +196,42 @@ class Ledger:
         options: Mapping[str, Any],
         promise: Promise,
     ) -> None:
-        """Starts a call whose parameters are packed."""
+        """Starts a call whose parameters are packed. Nothing has changed when this raises."""
         if self._ended is not None:
             raise copy.copy(self._ended)
-        call = _Call(self._last_id + 1, command, promise, self._tick)
-        effect = command.effect
-        timeout_s: float | None = None
-        if (
-            options
-            or effect is Effect.WRITE
-            or (effect is Effect.DELTA and not _plain(call, params))
-        ):
+        call_id = self._last_id + 1
+        call = _Call(call_id, command, promise, self._tick)
+        if options:
             timeout_s = self._add_options(call, params, options)
         else:
-            call.body = _CALL + self.pack(call.id) + command.packed_name + params
-        self._check_size(call)
-        self._last_id = call.id
-        self._last_number = call.number or self._last_number
+            timeout_s = None
+            if self._retry_writes and params[0] > command.keyed_above:
+                call.repeatable = True
+                call.number = self._last_number + 1
+                head = _CALL_WITH_OPTIONS + self.pack(call_id) + command.packed_name
+                call.body = head + params + self._only_key_head + self.pack(call.number)
+            else:
+                call.body = _CALL + self.pack(call_id) + command.packed_name + params
+        size = len(call.body)
+        if size + _HEAD_BYTES > self.frame_bytes_max or self._bytes + size > self._bytes_max:
+            raise self._too_large(call)
         if timeout_s is not None:
+            if timeout_s <= 0:
+                promise.set_exception(_timed_out(call, timeout_s))
+                return
             call.expiry = self._loop.call_later(timeout_s, self._expire, call, timeout_s)
-        self._calls[call.id] = call
-        self._bytes += len(call.body)
+        self._last_id = call_id
+        if call.number:
+            self._last_number = call.number
+        self._calls[call_id] = call
+        self._bytes += size
         self._queue.append(call)
         if self.idle:
             self.idle = False
             self._wake()
 
     def _add_options(self, call: _Call, params: bytes, options: Mapping[str, Any]) -> float | None:
-        """Packs a call with options or a key; returns its own timeout."""
+        """Packs a call with options; returns its own timeout."""
         command = call.command
         asked = {name: value for name, value in options.items() if value is not None}
         if not WRITE_OPTIONS.issuperset(asked):
@@ -220,8 +241,8 @@ class Ledger:
         if "timeout" in options:
             call.tick = math.inf
         call.users_key = "idempotency_key" in asked or "source" in asked
-        plain = command.effect is Effect.DELTA and not asked and _plain(call, params)
-        if self._retry_writes and command.effect in (Effect.WRITE, Effect.DELTA) and not plain:
+        keyed_above = -1 if asked and command.effect is Effect.DELTA else command.keyed_above
+        if self._retry_writes and params[0] > keyed_above:
             call.repeatable = True
             if "idempotency_key" not in asked:
                 call.number = self._last_number + 1
@@ -231,24 +252,26 @@ class Ledger:
         if asked or call.number:
             parts[0] = _CALL_WITH_OPTIONS
             parts.append(bytes((_MAP_HEAD | len(asked) + bool(call.number),)))
-            parts += (self.pack(name) + self.pack(value) for name, value in asked.items())
+            try:
+                parts += (self.pack(name) + self.pack(value) for name, value in asked.items())
+            except UNFIT as error:
+                raise unfit(command, error) from error
         if call.number:  # the last pair; `take` adds done, the last value of the key
             parts += (self._key_head, self.pack(call.number))
         call.body = b"".join(parts)
         return timeout_s
 
-    def _check_size(self, call: _Call) -> None:
+    def _too_large(self, call: _Call) -> Error:
         size = len(call.body) + _HEAD_BYTES
         if size > self.frame_bytes_max:
-            raise FrameTooLarge(
+            return FrameTooLarge(
                 f"{call.command.name} makes a frame of {size} bytes, the server takes at most"
                 f" {self.frame_bytes_max}"
             )
-        if self._bytes + size > self._bytes_max:
-            raise Overloaded(
-                f"{len(self._calls)} calls with {self._bytes} bytes wait to be sent or answered,"
-                f" at most {self._bytes_max} bytes may"
-            )
+        return Overloaded(
+            f"{len(self._calls)} calls with {self._bytes} bytes wait to be sent or answered,"
+            f" at most {self._bytes_max} bytes may"
+        )
 
     # --- sending ---
 
@@ -297,21 +320,22 @@ class Ledger:
         if call is None:
             return
         self._forget(call)
-        if call.promise.done():
+        promise = call.promise
+        if promise.done():
             return
         if error is not None:
-            call.promise.set_exception(_refusal(call, error))
+            promise.set_exception(_refusal(call, error))
             return
         decode = call.command.decode
         if decode is not None:
             try:
                 result = decode(result)
             except Exception as fault:
-                call.promise.set_exception(
+                promise.set_exception(
                     Error(f"the reply to {call.command.name} is not as expected: {fault!r}")
                 )
                 return
-        call.promise.set_result(result)
+        promise.set_result(result)
 
     def _forget(self, call: _Call) -> None:
         """The call is over for the connection, whatever its promise says."""
@@ -374,6 +398,7 @@ class Ledger:
 
     def lost(self, cause: str) -> None:
         """The connection is gone: what may be sent again is queued again, in the old order."""
+        self._recount()
         self._queue = deque()
         for call in list(self._calls.values()):
             if call.promise.done():
@@ -382,6 +407,14 @@ class Ledger:
                 self._queue.append(call)
             else:
                 self._fail(call, self._unknown(call, cause))
+
+    def _recount(self) -> None:
+        """Sums and numbers as the open calls have them: an interrupt may have hit a thread that
+        was at work in here."""
+        self._bytes = sum(len(call.body) for call in self._calls.values())
+        numbers = {call.number for call in self._calls.values() if call.number}
+        self._done = min(numbers, default=self._last_number + 1) - 1
+        self._done_beyond = {*range(self._done + 1, self._last_number + 1)} - numbers
 
     def end(self, error: Error) -> None:
         """No call can be made any more, and none that is open will be answered."""
@@ -406,17 +439,22 @@ class Ledger:
         )
 
 
-def without_trailing_none(params: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What is left out at the end has the server's default."""
+def packed(pack: wire.Pack, command: Command[Any], params: tuple[Any, ...]) -> bytes:
+    """The parameters of a call; what is left out at the end has the server's default. Raises
+    TypeError or ValueError where a value cannot be sent."""
     count = len(params)
     while count and params[count - 1] is None:
         count -= 1
-    return params if count == len(params) else params[:count]
+    try:
+        return pack(params if count == len(params) else params[:count])
+    except UNFIT as error:
+        raise unfit(command, error) from error
 
 
-def _plain(call: _Call, params: bytes) -> bool:
-    """Whether a delta has no parameter beyond the plain ones."""
-    return params[0] - _ARRAY_HEAD <= call.command.plain
+def unfit(command: Command[Any], error: Exception) -> Exception:
+    """What the caller is told of a value that msgpack cannot carry."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"{command.name} cannot be sent: {error}")
 
 
 def _timed_out(call: _Call, timeout_s: float) -> Error:

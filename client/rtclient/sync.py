@@ -18,6 +18,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from rtclient.batch import Collector
 from rtclient.client import TIMEOUT_S, any_call
 from rtclient.commands import Nouns as BatchNouns
 from rtclient.errors import Closed, Timeout
-from rtclient.ledger import Command, without_trailing_none
+from rtclient.ledger import Command, packed
 from rtclient.link import Link
 from rtclient.options import Position, Since
 from rtclient.results import Message
@@ -39,6 +40,7 @@ __all__ = ["Batch", "Channels", "Client", "Subscription", "connect"]
 T = TypeVar("T")
 
 _CHUNK = 256  # messages fetched from the loop's thread at once
+_END_S = 1.0  # for what other threads have begun when the client is closed
 
 
 def connect(
@@ -123,6 +125,7 @@ class _Runner:
         self._inbox: deque[tuple[Command[Any], tuple[Any, ...], Mapping[str, Any], _Box]] = deque()
         self._awake = False  # the loop is going to look into the inbox
         self._closing = threading.Lock()
+        self._entering = threading.Lock()  # nobody enters the loop once it was told to end
         self._ended = False
         self._thread = threading.Thread(target=self._run, name="rtclient", daemon=True)
         self._thread.start()
@@ -146,13 +149,16 @@ class _Runner:
         """Runs a coroutine in the loop's thread and waits for it."""
         try:
             self._check_process()
-            self._check_open()
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            with self._entering:
+                self._check_open()
+                future = asyncio.run_coroutine_threadsafe(work, self.loop)
         except BaseException:
             work.close()
             raise
         try:
             return future.result()
+        except CancelledError:
+            raise Closed("the client was closed") from None
         except BaseException:
             future.cancel()
             raise
@@ -166,7 +172,8 @@ class _Runner:
         self._check_open()  # after the append: `_stop` answers what it finds in the inbox
         if not self._awake:
             self._awake = True
-            self.loop.call_soon_threadsafe(self._serve)
+            with contextlib.suppress(RuntimeError):  # it was closed since: `_stop` answers
+                self.loop.call_soon_threadsafe(self._serve)
         result: T = box.wait()
         return result
 
@@ -189,7 +196,7 @@ class _Runner:
         while inbox:
             command, params, options, box = inbox.popleft()
             try:
-                ledger.start(command, ledger.pack(without_trailing_none(params)), options, box)
+                ledger.start(command, packed(ledger.pack, command, params), options, box)
             except Exception as error:
                 box.set_exception(error)
         self.link.flush()
@@ -202,12 +209,25 @@ class _Runner:
 
     def _stop(self) -> None:
         """Ends the thread; who still waits hears that the client is closed."""
-        self._ended = True
+        with self._entering:
+            self._ended = True
+        asyncio.run_coroutine_threadsafe(self._end_tasks(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
         while self._inbox:
             self._inbox.popleft()[-1].set_exception(Closed("the client was closed"))
+
+    @staticmethod
+    async def _end_tasks() -> None:
+        """What other threads have begun comes to its end, for they wait for it."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            _, slow = await asyncio.wait(tasks, timeout=_END_S)
+            for task in slow:
+                task.cancel()
+            await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # the threads are told in the next iteration
 
 
 class Client(Nouns):

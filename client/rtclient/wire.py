@@ -33,9 +33,12 @@ def packer() -> Pack:
 
 def packed_array(items: Sequence[bytes]) -> bytes:
     """An array of at most 65,535 values that are packed already."""
-    count = len(items)
-    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
-    return head + b"".join(items)
+    return array_head(len(items)) + b"".join(items)
+
+
+def array_head(count: int) -> bytes:
+    """What stands before the items of an array of at most 65,535 values."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
 
 
 class Frames:

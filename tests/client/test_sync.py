@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -166,6 +167,31 @@ def test_reading_ends_with_the_client(real):
     rt.close()
     thread.join(10)
     assert came == ["end"]
+    assert not thread.is_alive()
+
+
+def test_closing_leaves_no_thread_that_comes_and_goes_behind(real):
+    """However the end falls between two steps of what other threads do."""
+
+    def come_and_go():
+        with contextlib.suppress(rtclient.Closed, StopIteration):
+            while True:
+                with (
+                    rt.channel.subscribe("sync:come") as messages,
+                    contextlib.suppress(rtclient.Timeout),
+                ):
+                    messages.next(timeout=0)
+
+    for _ in range(20):
+        rt = rtclient.sync.connect(real.url)
+        threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.01)
+        rt.close()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
