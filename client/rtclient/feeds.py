@@ -92,6 +92,10 @@ class Feeds:
         self.loop = loop
         self._feeds: dict[str, Feed] = {}
 
+    def __len__(self) -> int:
+        """Channels that are followed."""
+        return len(self._feeds)
+
     # --- from the link ---
 
     def message(self, push: dict[str, Any], size: int) -> None:

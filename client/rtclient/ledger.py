@@ -149,6 +149,7 @@ class Ledger:
     ) -> None:
         self.pack = wire.packer()
         self.frame_bytes_max = wire.FRAME_BYTES_MAX
+        self.before_tick: Callable[[], None] = _nothing  # called in the loop's thread
         self.idle = True  # nothing is queued, so `wake` must be called
         self._loop = loop
         self._wake = wake
@@ -166,8 +167,8 @@ class Ledger:
         self._done_beyond: set[int] = set()  # answered numbers above the first unanswered one
         self._timeout_s = timeout_s
         self._tick = 0
-        self._tick_s = _TICK_S_DEFAULT if timeout_s is None else timeout_s / _TICKS
-        self._ticking = loop.call_later(self._tick_s, self._count_tick)
+        self.tick_s = _TICK_S_DEFAULT if timeout_s is None else timeout_s / _TICKS
+        self._ticking = loop.call_later(self.tick_s, self._count_tick)
 
     def __len__(self) -> int:
         """Calls that are not answered yet."""
@@ -372,7 +373,8 @@ class Ledger:
 
     def _count_tick(self) -> None:
         """Looks at the oldest calls, and lets go of queued ones that were given up."""
-        self._ticking = self._loop.call_later(self._tick_s, self._count_tick)
+        self.before_tick()
+        self._ticking = self._loop.call_later(self.tick_s, self._count_tick)
         self._tick += 1
         if self._timeout_s is not None:
             for call in self._aged():
@@ -437,6 +439,9 @@ class Ledger:
             " applied",
             retryable=call.users_key,
         )
+
+
+def _nothing() -> None: ...
 
 
 def packed(pack: wire.Pack, command: Command[Any], params: tuple[Any, ...]) -> bytes:

@@ -14,7 +14,17 @@ from typing import Any, Final
 
 import msgpack
 
-__all__ = ["FRAME_BYTES_MAX", "HEADER_BYTES", "Frames", "Pack", "header", "packed_array", "packer"]
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "HEADER_BYTES",
+    "Frames",
+    "Pack",
+    "array_head",
+    "header",
+    "packed_array",
+    "packer",
+    "unpack",
+]
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # the protocol's ceiling
 HEADER_BYTES: Final = 4
@@ -23,7 +33,11 @@ Pack = Callable[[Any], bytes]
 
 header = struct.Struct(">I").pack
 _length_at = struct.Struct(">I").unpack_from
-_unpack = msgpack.unpackb
+
+
+def unpack(body: bytes) -> Any:
+    """The value of a body. Raises ValueError."""
+    return msgpack.unpackb(body, raw=False, strict_map_key=False)
 
 
 def packer() -> Pack:
@@ -51,6 +65,11 @@ class Frames:
         self._held_bytes = 0
         self._needed = 0  # bytes until something can be cut
 
+    @property
+    def between(self) -> bool:
+        """Whether the stream is at the end of a frame."""
+        return not self._held
+
     def cut(self, data: bytes) -> tuple[list[Any], list[int]]:
         """The values that are complete now, and the bytes of each. Raises ValueError."""
         if self._held:
@@ -74,7 +93,7 @@ class Frames:
             if stop > end:
                 needed = HEADER_BYTES + length
                 break
-            values.append(_unpack(data[start:stop], raw=False, strict_map_key=False))
+            values.append(unpack(data[start:stop]))
             sizes.append(length)
             position = stop
         if position < end:
