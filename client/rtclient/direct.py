@@ -55,7 +55,8 @@ class Line:
         self._look_ms = look_ms  # a waiting leader looks so often whether her call was ended
         self._lock = threading.Lock()  # whoever leads holds it while she uses the ledger
         self._lent = True
-        self._leading = False
+        self._leader: Promise | None = None  # of the call whose thread leads
+        self._told = False  # the leader has given the loan back, and leads no longer
         self._over = False  # the loop reads again
         self._unsent = b""  # what the socket did not take of a leader's bytes
         self.uses = 0
@@ -79,64 +80,65 @@ class Line:
         """Makes the call whose outcome goes to `promise`, and leads until it is there or left to
         the loop. False: nothing was done, for somebody leads or the loan is over. Raises what
         `Ledger.start` raises."""
-        with self._lock:
-            if not self._lent or self._leading or len(self._ledger) or self._poll(0):
-                return False
-            try:
-                leads = self._send(command, params, options, promise)
-            except BaseException:
-                if len(self._ledger):
-                    self._abandon()
-                raise
-        if leads:
-            self._lead(promise)
-        return True
+        try:
+            leads = self._begin(command, params, options, promise)
+            if leads:
+                self._lead(promise)
+        except BaseException:
+            if self._leader is promise and not self._told:
+                self._abandon()
+            raise
+        return leads
 
-    def _send(
+    def _begin(
         self,
         command: Command[Any],
         params: tuple[Any, ...],
         options: Mapping[str, Any],
         promise: Promise,
     ) -> bool:
-        """Whether the caller can lead."""
+        """Sends the call, if the caller can lead."""
         ledger = self._ledger
-        ledger.idle = False  # nobody has to be woken for what leaves here
-        try:
-            ledger.start(command, packed(ledger.pack, command, params), options, promise)
-        finally:
-            ledger.idle = True
-        self._leading = True
-        data = ledger.take(_TAKE_BYTES)
+        with self._lock:
+            if not self._lent or self._leader is not None or len(ledger) or self._poll(0):
+                return False
+            self._leader = promise
+            ledger.idle = False  # nobody has to be woken for what leaves here
+            try:
+                ledger.start(command, packed(ledger.pack, command, params), options, promise)
+            except BaseException:
+                if not len(ledger):
+                    self._leader = None
+                raise
+            finally:
+                ledger.idle = True
+            self._send(ledger.take(_TAKE_BYTES))
+        return True
+
+    def _send(self, data: bytes) -> None:
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._abandon()
-            return False
+            return self._abandon()
         if sent < len(data):
             self._unsent = data[sent:]
             self._give_back(b"")
-            return False
-        return True
 
     def _lead(self, promise: Promise) -> None:
         """Receives until the call is over or the loop has to go on."""
-        while True:
+        while not self._told:
             try:
-                while not self._poll(self._look_ms):
-                    if promise.done():
-                        return self._give_back(b"")
+                while not (ready := self._poll(self._look_ms)) and not promise.done():
+                    pass
             except BaseException:
                 self._give_back(b"")
                 raise
-            try:
-                if self._receive(promise):
-                    return
-            except BaseException:
-                self._abandon()
-                raise
+            if not ready:
+                return self._give_back(b"")
+            if self._receive(promise):
+                return
 
     def _receive(self, promise: Promise) -> bool:
         """Whether the caller leads no longer."""
@@ -157,18 +159,24 @@ class Line:
             self._ledger.reply(reply[1], reply[2], reply[3])
             if not promise.done():  # a reply that nobody waits for
                 return False
-            self._leading = False
+            self._leader = None
             self.uses += 1
         return True
 
     def _give_back(self, data: bytes) -> None:
-        self._lent = False
-        self._loop.call_soon_threadsafe(self._go_on, data)
+        self._tell(self._go_on, data)
 
     def _abandon(self) -> None:
         """Gives the loan back together with the connection."""
+        self._tell(self._cut)
+
+    def _tell(self, work: Callable[..., None], *args: Any) -> None:
         self._lent = False
-        self._loop.call_soon_threadsafe(self._cut)
+        try:
+            self._loop.call_soon_threadsafe(work, *args)
+        except RuntimeError:  # the client was closed meanwhile
+            self._socket.close()
+        self._told = True
 
     # --- in the loop's thread ---
 
@@ -177,15 +185,15 @@ class Line:
         again when the thread that leads, if any, has left."""
         with self._lock:
             self._lent = False
-            leading = self._leading
+            led = self._leader is not None
         self._write_unsent()
-        if not leading:
+        if not led:
             self._go_on(b"")
 
     def reclaim_unused(self, uses: int) -> None:
         """Ends the loan if nobody has used it since it was used so often."""
         with self._lock:
-            unused = self.uses == uses and not self._leading
+            unused = self.uses == uses and self._leader is None
             if unused:
                 self._lent = False
         if unused:

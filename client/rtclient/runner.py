@@ -144,6 +144,7 @@ class Runner:
                 box.wait()
             except BaseException:
                 box.give_up()
+                self._awake = False  # perhaps nobody was woken before an interrupt came
                 raise
             if box.outcome is not _LEAD:
                 result: T = box.outcome
