@@ -148,7 +148,9 @@ class Collector:
     def __init__(self, ledger: Ledger, loop: asyncio.AbstractEventLoop) -> None:
         self._ledger = ledger
         self._new_future = loop.create_future
-        self._pack = wire.packer()  # the ledger's belongs to the thread of its loop
+        self._pack_params = (
+            wire.Packer().pack_params
+        )  # the ledger's belongs to the thread of its loop
         self._runs: list[_Run] = []
         self._open: _Run | None = None  # the last of them, while calls may join it
         self._is_open = True
@@ -162,9 +164,9 @@ class Collector:
         shared = b""
         vector = _VECTORS.get(command)
         if vector is not None and vector.shared:
-            shared = packed(self._pack, command, params[:1])[1:] or _NIL
+            shared = packed(self._pack_params, command, params[:1])[1:] or _NIL
             params = params[1:]
-        item = packed(self._pack, command, params)
+        item = packed(self._pack_params, command, params)
         if vector is None or options or item[0] > vector.item_head_max:
             run = _Run(command, vector, shared, options)
             self._runs.append(run)

@@ -105,7 +105,7 @@ class Line:
             self._leader = promise
             ledger.idle = False  # nobody has to be woken for what leaves here
             try:
-                ledger.start(command, packed(ledger.pack, command, params), options, promise)
+                ledger.start(command, packed(ledger.pack_params, command, params), options, promise)
             except BaseException:
                 if not len(ledger):
                     self._leader = None

@@ -80,7 +80,7 @@ class Command(Generic[T]):
         self.decode = decode
         self.params = params
         self.plain = plain
-        self.packed_name = wire.packer()(name)
+        self.packed_name = wire.Packer().pack(name)
         self.keyed_above = _keyed_above(effect, plain)
 
 
@@ -147,7 +147,9 @@ class Ledger:
         retry_writes: bool,
         bytes_max: int = BYTES_MAX,
     ) -> None:
-        self.pack = wire.packer()
+        packer = wire.Packer()
+        self.pack = packer.pack
+        self.pack_params = packer.pack_params
         self.frame_bytes_max = wire.FRAME_BYTES_MAX
         self.before_tick: Callable[[], None] = _nothing  # called in the loop's thread
         self.idle = True  # nothing is queued, so `wake` must be called
@@ -187,7 +189,7 @@ class Ledger:
                 " in; connect one client in each loop"
             )
         future: asyncio.Future[T] = self._loop.create_future()
-        self.start(command, packed(self.pack, command, params), options, future)
+        self.start(command, packed(self.pack_params, command, params), options, future)
         return future
 
     def start(
@@ -444,14 +446,12 @@ class Ledger:
 def _nothing() -> None: ...
 
 
-def packed(pack: wire.Pack, command: Command[Any], params: tuple[Any, ...]) -> bytes:
-    """The parameters of a call; what is left out at the end has the server's default. Raises
-    TypeError or ValueError where a value cannot be sent."""
-    count = len(params)
-    while count and params[count - 1] is None:
-        count -= 1
+def packed(
+    pack_params: Callable[[tuple[Any, ...]], bytes], command: Command[Any], params: tuple[Any, ...]
+) -> bytes:
+    """The parameters of a call. Raises TypeError or ValueError where a value cannot be sent."""
     try:
-        return pack(params if count == len(params) else params[:count])
+        return pack_params(params)
     except UNFIT as error:
         raise unfit(command, error) from error
 

@@ -192,7 +192,7 @@ class Runner:
         while inbox:
             command, params, options, box = inbox.popleft()
             try:
-                ledger.start(command, packed(ledger.pack, command, params), options, box)
+                ledger.start(command, packed(ledger.pack_params, command, params), options, box)
             except Exception as error:
                 box.set_exception(error)
         self.link.flush()

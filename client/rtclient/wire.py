@@ -14,22 +14,21 @@ from typing import Any, Final
 
 import msgpack
 
+from rtclient import compiled
+
 __all__ = [
     "FRAME_BYTES_MAX",
     "HEADER_BYTES",
     "Frames",
-    "Pack",
+    "Packer",
     "array_head",
     "header",
     "packed_array",
-    "packer",
     "unpack",
 ]
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # the protocol's ceiling
 HEADER_BYTES: Final = 4
-
-Pack = Callable[[Any], bytes]
 
 header = struct.Struct(">I").pack
 _length_at = struct.Struct(">I").unpack_from
@@ -40,9 +39,23 @@ def unpack(body: bytes) -> Any:
     return msgpack.unpackb(body, raw=False, strict_map_key=False)
 
 
-def packer() -> Pack:
-    """A function from values to msgpack; each event loop has its own, for one is not reentrant."""
-    return msgpack.Packer(use_bin_type=True).pack
+class Packer:
+    """From values to msgpack. Each thread and each event loop has its own.
+
+    Raises TypeError, ValueError or OverflowError where a value has no form in msgpack.
+    """
+
+    __slots__ = ("pack",)
+
+    def __init__(self) -> None:
+        self.pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
+
+    def pack_params(self, params: tuple[Any, ...]) -> bytes:
+        """The parameters of a call; what is left out at the end has the server's default."""
+        count = len(params)
+        while count and params[count - 1] is None:
+            count -= 1
+        return self.pack(params[:count])
 
 
 def packed_array(items: Sequence[bytes]) -> bytes:
@@ -101,3 +114,6 @@ class Frames:
             self._held_bytes = end - position
             self._needed = needed
         return values, sizes
+
+
+compiled.take_over(globals())

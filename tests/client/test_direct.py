@@ -120,7 +120,7 @@ def test_a_refusal_and_a_mistake_leave_the_loan_as_it_is(host):
 @pytest.mark.parametrize("cuts", [[1], [3], [4], [5], [40], [2, 30], [50_000]])
 def test_a_reply_in_pieces_and_a_large_one(host, cuts):
     def slowly(peer, request):
-        body = wire.packer()([1, request[1], None, request[3][0]])
+        body = wire.Packer().pack([1, request[1], None, request[3][0]])
         frame = wire.header(len(body)) + body
         for n, (start, stop) in enumerate(zip([0, *cuts], [*cuts, len(frame)], strict=True)):
             host.loop.call_later(0.01 * n, peer.transport.write, frame[start:stop])

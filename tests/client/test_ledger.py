@@ -105,7 +105,7 @@ def make(**changes):
 
 def start(ledger, command, *params, **options):
     promise = Outcome()
-    ledger.start(command, packed(ledger.pack, command, params), options, promise)
+    ledger.start(command, packed(ledger.pack_params, command, params), options, promise)
     return promise
 
 
