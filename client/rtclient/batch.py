@@ -145,9 +145,9 @@ def _fail(futures: list[asyncio.Future[Any]], error: BaseException) -> None:
 class Collector:
     """Calls in order, until they are sent."""
 
-    def __init__(self, ledger: Ledger, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._new_future = loop.create_future
+        self._new_future = ledger.new_future
         self._pack_params = (
             wire.Packer().pack_params
         )  # the ledger's belongs to the thread of its loop

@@ -144,7 +144,7 @@ class Client(Nouns):
 
     def batch(self) -> Batch:
         """Collects calls in an `async with` block and sends them together at its end."""
-        return Batch(Collector(self._link.ledger, self._link.loop))
+        return Batch(Collector(self._link.ledger))
 
     async def close(self) -> None:
         """Lets answers that are still to come arrive for a moment, then closes. What is not

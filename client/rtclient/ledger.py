@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import math
-from asyncio import get_running_loop
+import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
+from threading import get_ident
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from rtclient import wire
@@ -104,8 +107,10 @@ class Promise(Protocol):
 class _Call:
     """One call that is not answered yet.
 
-    body: the request without its length, and without `done` where number is not 0. tick: of the
-    ledger when the call was made; inf: it has its own timeout.
+    tick: of the ledger when the call was made; inf: it has its own timeout. body: the request
+    without its length, and without `done` where number is not 0. number: n of the SDK's key.
+    sent_at: first time, in the loop's seconds; 0.0: not sent yet. keyed: it has a key, and so may
+    be sent again. users_key: a key or a source of the caller's, who can call again with it.
     """
 
     __slots__ = (
@@ -113,9 +118,9 @@ class _Call:
         "command",
         "expiry",
         "id",
+        "keyed",
         "number",
         "promise",
-        "repeatable",
         "sent_at",
         "tick",
         "users_key",
@@ -127,10 +132,10 @@ class _Call:
         self.promise = promise
         self.tick = tick
         self.body = b""
-        self.number = 0  # n of the SDK's key
-        self.sent_at = 0.0  # first time, in the loop's seconds; 0.0: not sent yet
-        self.repeatable = command.effect is Effect.READ
-        self.users_key = False  # a key or a source of the caller's, who can call again with it
+        self.number = 0
+        self.sent_at = 0.0
+        self.keyed = False
+        self.users_key = False
         self.expiry: asyncio.TimerHandle | None = None
 
 
@@ -153,7 +158,11 @@ class Ledger:
         self.frame_bytes_max = wire.FRAME_BYTES_MAX
         self.before_tick: Callable[[], None] = _nothing  # called in the loop's thread
         self.idle = True  # nothing is queued, so `wake` must be called
+        # Both in a third of the time of the loop's own ways, for this is done in each call.
+        self._thread = get_ident()
+        self.new_future = functools.partial(asyncio.Future, loop=loop)
         self._loop = loop
+        _ledgers.add(self)
         self._wake = wake
         self._retry_writes = retry_writes
         self._key_head = self.pack("idempotency_key") + b"\x93" + self.pack(client)
@@ -183,14 +192,22 @@ class Ledger:
     ) -> asyncio.Future[T]:
         """Starts a call; the future of its result. A trailing None leaves a parameter to the
         server's default. Raises TypeError, ValueError, Overloaded, FrameTooLarge, Closed."""
-        if get_running_loop() is not self._loop:
+        if get_ident() != self._thread or not self._loop.is_running():
+            self._check_loop(command)
+        future: asyncio.Future[T] = self.new_future()
+        self.start(command, packed(self.pack_params, command, params), options, future)
+        return future
+
+    def leave_thread(self) -> None:
+        """Every call looks from now on which loop runs."""
+        self._thread = 0
+
+    def _check_loop(self, command: Command[Any]) -> None:
+        if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError(
                 f"{command.name} was called in another event loop than the client was connected"
                 " in; connect one client in each loop"
             )
-        future: asyncio.Future[T] = self._loop.create_future()
-        self.start(command, packed(self.pack_params, command, params), options, future)
-        return future
 
     def start(
         self,
@@ -209,7 +226,7 @@ class Ledger:
         else:
             timeout_s = None
             if self._retry_writes and params[0] > command.keyed_above:
-                call.repeatable = True
+                call.keyed = True
                 call.number = self._last_number + 1
                 head = _CALL_WITH_OPTIONS + self.pack(call_id) + command.packed_name
                 call.body = head + params + self._only_key_head + self.pack(call.number)
@@ -246,7 +263,7 @@ class Ledger:
         call.users_key = "idempotency_key" in asked or "source" in asked
         keyed_above = -1 if asked and command.effect is Effect.DELTA else command.keyed_above
         if self._retry_writes and params[0] > keyed_above:
-            call.repeatable = True
+            call.keyed = True
             if "idempotency_key" not in asked:
                 call.number = self._last_number + 1
         if timeout_s is not None:
@@ -407,7 +424,7 @@ class Ledger:
         for call in list(self._calls.values()):
             if call.promise.done():
                 self._forget(call)
-            elif call.repeatable or not call.sent_at:
+            elif call.keyed or not call.sent_at or call.command.effect is Effect.READ:
                 self._queue.append(call)
             else:
                 self._fail(call, self._unknown(call, cause))
@@ -444,6 +461,17 @@ class Ledger:
 
 
 def _nothing() -> None: ...
+
+
+def _forked() -> None:
+    """A fork has the parent's threads by name, and runs none of their loops."""
+    for ledger in _ledgers:
+        ledger.leave_thread()
+
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def packed(

@@ -190,7 +190,7 @@ class Batch(BatchNouns):
     ended."""
 
     def __init__(self, runner: Runner) -> None:
-        self._collector = Collector(runner.link.ledger, runner.loop)
+        self._collector = Collector(runner.link.ledger)
         self._runner = runner
         super().__init__(self._collector.collect)
 
