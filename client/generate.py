@@ -270,7 +270,7 @@ def _table_module(rows: list[Command], results: Results) -> str:
         "The commands that this SDK knows: effect, decoder and parameters of each.",
         "from typing import Any, Final",
         "from rtclient import results",
-        "from rtclient.ledger import Command, Effect",
+        "from rtclient.command import Command, Effect",
     )
     lines = [_row(row, results) for row in rows]
     named = ", ".join(f"{row.name!r}: {_constant(row)}" for row in rows)
@@ -347,7 +347,7 @@ def _nouns_module(
         "from collections.abc import Mapping, Sequence",
         "from typing import Any, Literal, Protocol, TypeVar, Unpack",
         "from rtclient import table",
-        "from rtclient.ledger import Command",
+        "from rtclient.command import Command",
         "from rtclient.options import ReadOptions, WriteOptions",
         f"from rtclient.results import {', '.join(results.names(rows))}",
         _all([*map(_pascal, nouns), "Caller", "Nouns"]),

@@ -21,9 +21,10 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from rtclient import table, wire
+from rtclient.command import Command, packed
 from rtclient.commands import Nouns
 from rtclient.errors import Error
-from rtclient.ledger import Command, Ledger, packed
+from rtclient.ledger import Ledger
 
 __all__ = ["Batch", "Collector"]
 
@@ -89,15 +90,6 @@ class _Run:
         self.items: list[bytes] = []
         self.futures: list[asyncio.Future[Any]] = []
         self.size = 0  # of the items in bytes
-
-    def takes(self, vector: _Vector, shared: bytes, item: bytes) -> bool:
-        """Whether one more call may travel with these."""
-        return (
-            self.vector is vector
-            and self.shared == shared
-            and self.size + len(item) <= _BYTES_MAX
-            and len(self.items) < _ITEMS_MAX
-        )
 
     def start(self, ledger: Ledger) -> None:
         if len(self.items) == 1:
@@ -167,20 +159,34 @@ class Collector:
             shared = packed(self._pack_params, command, params[:1])[1:] or _NIL
             params = params[1:]
         item = packed(self._pack_params, command, params)
+        run = self._open
         if vector is None or options or item[0] > vector.item_head_max:
-            run = _Run(command, vector, shared, options)
-            self._runs.append(run)
             self._open = None
-        elif self._open is not None and self._open.takes(vector, shared, item):
-            run = self._open
-        else:
-            run = self._open = _Run(command, vector, shared, options)
-            self._runs.append(run)
+            run = self._add_run(command, vector, shared, options)
+        elif (
+            run is None
+            or run.vector is not vector
+            or run.shared != shared
+            or run.size + len(item) > _BYTES_MAX
+            or len(run.items) == _ITEMS_MAX
+        ):
+            run = self._open = self._add_run(command, vector, shared, options)
         future: asyncio.Future[T] = self._new_future()
         run.items.append(item)
         run.size += len(item)
         run.futures.append(future)
         return future
+
+    def _add_run(
+        self,
+        command: Command[Any],
+        vector: _Vector | None,
+        shared: bytes,
+        options: Mapping[str, Any],
+    ) -> _Run:
+        run = _Run(command, vector, shared, options)
+        self._runs.append(run)
+        return run
 
     def drop(self) -> None:
         """Nothing is sent."""

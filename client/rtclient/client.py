@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from rtclient import table
 from rtclient.batch import Batch, Collector
+from rtclient.command import Command, Effect
 from rtclient.commands import Caller, Channel, Nouns
 from rtclient.feeds import Feeds
-from rtclient.ledger import Command, Effect
 from rtclient.link import Link
 from rtclient.options import WRITE_OPTIONS, Since
 from rtclient.subscription import BUFFER_DEFAULT, Subscription

@@ -3,8 +3,8 @@
 While it is lent the loop neither reads nor writes it, and touches the ledger only after `reclaim`.
 A thread that finds nobody at it leads: it sends its call and receives until its own reply is
 there. Whatever else comes (a push, a part of a frame, a close, an error) goes back to the loop,
-with the socket, in the order in which it came. Costs: three system calls a call, no switch of
-threads.
+with the socket, in the order in which it came. Costs: a look whether something has come, a send, a
+wait and a receive a call; no switch of threads.
 
 An interrupt of a waiting leader gives up her call and the loan. One that falls between two steps
 of her bookkeeping gives up the connection as well, because nobody can tell which bytes have left
@@ -22,7 +22,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rtclient import wire
-from rtclient.ledger import Command, Ledger, Promise, packed
+from rtclient.command import Command, Promise, packed
+from rtclient.ledger import Ledger
 from rtclient.wire import HEADER_BYTES
 
 __all__ = ["AVAILABLE", "Line"]
@@ -35,7 +36,8 @@ _TAKE_BYTES: Final = 1
 
 class Line:
     """One loan. `feed` gets the bytes that a leader received and the loop has to deal with, in
-    the loop's thread; `returned` is called after it, when the loop reads again."""
+    the loop's thread; `returned` is called before, when the loop is going to read again. Raises
+    OSError where no descriptor is left."""
 
     def __init__(
         self,
@@ -60,10 +62,10 @@ class Line:
         self._over = False  # the loop reads again
         self._unsent = b""  # what the socket did not take of a leader's bytes
         self.uses = 0
-        transport.pause_reading()
         # A descriptor of its own: the loop may close the transport's while a leader reads.
         self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         self._socket.setblocking(False)
+        transport.pause_reading()
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         self._poll = poll.poll

@@ -22,17 +22,17 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from enum import Enum
 from threading import get_ident
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from rtclient import wire
+from rtclient.command import UNFIT, Command, Effect, Promise, packed, unfit
 from rtclient.decode import error_of
 from rtclient.errors import ConnectionLost, Error, Timeout
 from rtclient.options import WRITE_OPTIONS
 from rtclient.server_errors import Duplicate, FrameTooLarge, OutcomeUnknown, Overloaded
 
-__all__ = ["BYTES_MAX", "UNFIT", "Command", "Effect", "Ledger", "Promise", "packed", "unfit"]
+__all__ = ["BYTES_MAX", "Ledger"]
 
 T = TypeVar("T")
 
@@ -44,64 +44,9 @@ _TICKS: Final = 16  # looks at the oldest calls in one default timeout
 _TICK_S_DEFAULT: Final = 2.0
 _HEAD_BYTES: Final = 16  # of a frame at most, beside what `Call.body` holds
 
-UNFIT: Final = (TypeError, ValueError, OverflowError)  # what packing raises
-
 _CALL = b"\x94\x00"  # [0, id, method, params]
 _CALL_WITH_OPTIONS = b"\x95\x00"
-_ARRAY_HEAD = 0x90
 _MAP_HEAD = 0x80
-
-
-class Effect(Enum):
-    """What a command does, as far as sending it again is concerned."""
-
-    READ = "read"  # may be sent again
-    WRITE = "write"  # may be sent again under a key
-    DELTA = "delta"  # an increment: without a key while plain, too frequent for one
-    SESSION = "session"  # about this connection or process: never sent again
-
-
-class Command(Generic[T]):
-    """One command of the server.
-
-    decode: makes the result of what the reply holds. params: names, in order. plain: that many
-    parameters a call may have to be a plain delta, or an item of a vector command.
-    """
-
-    __slots__ = ("decode", "effect", "keyed_above", "name", "packed_name", "params", "plain")
-
-    def __init__(
-        self,
-        name: str,
-        effect: Effect,
-        decode: Callable[[Any], T] | None = None,
-        params: tuple[str, ...] = (),
-        plain: int = 0,
-    ) -> None:
-        self.name = name
-        self.effect = effect
-        self.decode = decode
-        self.params = params
-        self.plain = plain
-        self.packed_name = wire.Packer().pack(name)
-        self.keyed_above = _keyed_above(effect, plain)
-
-
-def _keyed_above(effect: Effect, plain: int) -> int:
-    """Packed parameters whose first byte, which counts them, is above this need a key."""
-    if effect is Effect.WRITE:
-        return -1
-    return _ARRAY_HEAD + plain if effect is Effect.DELTA else 0xFF
-
-
-class Promise(Protocol):
-    """Where the outcome of a call goes: an asyncio future, or something a thread waits for."""
-
-    def done(self) -> bool: ...
-
-    def set_result(self, result: Any, /) -> None: ...
-
-    def set_exception(self, exception: BaseException, /) -> None: ...
 
 
 class _Call:
@@ -158,7 +103,7 @@ class Ledger:
         self.frame_bytes_max = wire.FRAME_BYTES_MAX
         self.before_tick: Callable[[], None] = _nothing  # called in the loop's thread
         self.idle = True  # nothing is queued, so `wake` must be called
-        # Both in a third of the time of the loop's own ways, for this is done in each call.
+        # Each call asks for both, and the loop's own ways take several times as long.
         self._thread = get_ident()
         self.new_future = functools.partial(asyncio.Future, loop=loop)
         self._loop = loop
@@ -472,22 +417,6 @@ def _forked() -> None:
 _ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-def packed(
-    pack_params: Callable[[tuple[Any, ...]], bytes], command: Command[Any], params: tuple[Any, ...]
-) -> bytes:
-    """The parameters of a call. Raises TypeError or ValueError where a value cannot be sent."""
-    try:
-        return pack_params(params)
-    except UNFIT as error:
-        raise unfit(command, error) from error
-
-
-def unfit(command: Command[Any], error: Exception) -> Exception:
-    """What the caller is told of a value that msgpack cannot carry."""
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    return kind(f"{command.name} cannot be sent: {error}")
 
 
 def _timed_out(call: _Call, timeout_s: float) -> Error:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Final, TypeVar
 
+from rtclient.command import Command, packed
 from rtclient.direct import AVAILABLE, Line
 from rtclient.errors import Closed
-from rtclient.ledger import Command, packed
 from rtclient.link import Link
 
 __all__ = ["Runner"]
@@ -209,14 +209,17 @@ class Runner:
         connection = self.link.resting
         if connection is None or self._line is not None or self._closing or not AVAILABLE:
             return False
-        self._line = Line(
-            self.loop,
-            connection.transport,
-            self.link.ledger,
-            connection.data_received,
-            self._returned,
-            look_ms=max(1, min(_LOOK_MS, int(self.link.ledger.tick_s * 1000))),
-        )
+        try:
+            self._line = Line(
+                self.loop,
+                connection.transport,
+                self.link.ledger,
+                connection.data_received,
+                self._returned,
+                look_ms=max(1, min(_LOOK_MS, int(self.link.ledger.tick_s * 1000))),
+            )
+        except OSError:
+            return False
         self._look(self._line, -1)
         return True
 

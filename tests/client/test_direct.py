@@ -94,6 +94,17 @@ def test_a_lone_thread_needs_no_other(host, monkeypatch):
         assert handed_over == []
 
 
+def test_without_a_descriptor_for_it_calls_go_through_the_loop(host, monkeypatch):
+    def no_more(_):
+        raise OSError
+
+    monkeypatch.setattr(direct.os, "dup", no_more)
+    with rtclient.sync.connect(host.server.url) as rt:
+        for n in range(20):
+            assert rt.counter.get(str(n)) == [str(n)]
+        assert rt._runner._line is None
+
+
 def test_what_nobody_uses_goes_back_and_pushes_are_read(host):
     with lent(host.server.url) as rt:
         eventually(lambda: rt._runner._line is None)

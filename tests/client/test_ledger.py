@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import rtclient
 from rtclient import ledger as ledger_module
 from rtclient import table, wire
-from rtclient.ledger import Command, Effect, Ledger, packed
+from rtclient.command import Command, Effect, packed
+from rtclient.ledger import Ledger
 from rtserver.commands.options import parse_options
 from rtserver.errors import DUPLICATE, RtError
 
