@@ -21,14 +21,17 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from rtclient import table, wire
-from rtclient.command import Command, packed
+from rtclient.command import Command, Promise, packed
 from rtclient.commands import Nouns
 from rtclient.errors import Error
 from rtclient.ledger import Ledger
 
-__all__ = ["Batch", "Collector"]
+__all__ = ["Batch", "Collector", "Request"]
 
 T = TypeVar("T")
+
+Request = tuple[Command[Any], bytes, Mapping[str, Any], Promise]
+"""What `Ledger.start` takes."""
 
 _ITEMS_MAX: Final = 1_000  # of a vector command
 _BYTES_MAX: Final = 256 * 1024  # of its items together, well below the limit of a frame
@@ -91,16 +94,16 @@ class _Run:
         self.futures: list[asyncio.Future[Any]] = []
         self.size = 0  # of the items in bytes
 
-    def start(self, ledger: Ledger) -> None:
-        if len(self.items) == 1:
+    def request(self) -> Request:
+        """The command that it travels as."""
+        if self.vector is None or len(self.items) == 1:
             item = self.items[0]
             if self.shared:
                 item = bytes((item[0] + 1,)) + self.shared + item[1:]
-            ledger.start(self.command, item, self.options, self.futures[0])
-        elif self.vector is not None:
-            items = wire.packed_array(self.items)
-            params = wire.packed_array([self.shared, items] if self.shared else [items])
-            ledger.start(self.vector.command, params, {}, _Spread(self.vector, self.futures))
+            return self.command, item, self.options, self.futures[0]
+        items = wire.packed_array(self.items)
+        params = wire.packed_array([self.shared, items] if self.shared else [items])
+        return self.vector.command, params, {}, _Spread(self.vector, self.futures)
 
 
 class _Spread:
@@ -195,14 +198,19 @@ class Collector:
             for future in run.futures:
                 future.cancel()
 
+    def finish(self) -> list[Request]:
+        """What is to be sent, in order; nothing can be added any more."""
+        self._is_open = False
+        return [run.request() for run in self._runs]
+
     async def send(self) -> None:
         """Sends everything in one write, and returns when each call has its outcome."""
-        self._is_open = False
-        for run in self._runs:
+        for request in self.finish():
             try:
-                run.start(self._ledger)
+                self._ledger.start(*request)
             except Exception as error:
-                _fail(run.futures, error)
+                if not request[-1].done():
+                    request[-1].set_exception(error)
         # From the end, for outcomes come in order: most waits are over before they begin.
         for run in reversed(self._runs):
             for future in reversed(run.futures):

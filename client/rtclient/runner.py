@@ -13,11 +13,12 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Final, TypeVar
 
-from rtclient.command import Command, packed
+from rtclient.batch import Request
+from rtclient.command import Command, Promise, packed
 from rtclient.direct import AVAILABLE, Line
 from rtclient.errors import Closed
 from rtclient.link import Link
@@ -31,6 +32,9 @@ _LONE_CALLS: Final = 4  # of one thread, before it is lent the socket
 _LOOK_S: Final = 0.02  # a loan that was not used for so long ends
 _LOOK_MS: Final = 100  # a waiting leader looks so often whether her call was ended
 _LEAD: Final = object()  # the outcome of a call that its thread can make by itself now
+
+
+_Item = tuple[Command[Any], tuple[Any, ...] | bytes, Mapping[str, Any], Promise]
 
 
 class _Box:
@@ -71,6 +75,55 @@ class _Box:
         self._finished = True
 
 
+class _Batch:
+    """Several calls, for all of which one thread waits."""
+
+    __slots__ = ("_left", "_lock")
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def one_less(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._lock.release()
+
+    def wait(self) -> None:
+        """Returns when each has its outcome."""
+        self._lock.acquire()
+
+
+class _Part:
+    """The promise of one call of a batch: hands its outcome on, and counts it. It is not done
+    before, also when nobody wants the outcome any more, for the batch waits for the count."""
+
+    __slots__ = ("_batch", "_finished", "_promise")
+
+    def __init__(self, batch: _Batch, promise: Promise) -> None:
+        self._batch = batch
+        self._promise = promise
+        self._finished = False
+
+    def done(self) -> bool:
+        return self._finished
+
+    def set_result(self, result: Any, /) -> None:
+        if not self._promise.done():
+            self._promise.set_result(result)
+        self._finish()
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        if not self._promise.done():
+            self._promise.set_exception(exception)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._batch.one_less()
+
+
 def _new_loop() -> asyncio.AbstractEventLoop:
     """uvloop's where it is installed: it hands calls from thread to thread a third faster."""
     try:
@@ -86,7 +139,7 @@ class Runner:
     def __init__(self, make_link: Callable[[], Link]) -> None:
         self.loop = _new_loop()
         self._process = os.getpid()
-        self._inbox: deque[tuple[Command[Any], tuple[Any, ...], Mapping[str, Any], _Box]] = deque()
+        self._inbox: deque[_Item] = deque()
         self._awake = False  # the loop is going to look into the inbox
         self._line: Line | None = None  # while the socket is lent
         self._lone_calls = 0
@@ -140,7 +193,7 @@ class Runner:
             line = None if "timeout" in options else self._line
             try:
                 if line is None or not line.call(command, params, options, box):
-                    self._hand_over(command, params, options, box)
+                    self._hand_over([(command, params, options, box)])
                 box.wait()
             except BaseException:
                 box.give_up()
@@ -150,12 +203,26 @@ class Runner:
                 result: T = box.outcome
                 return result
 
-    def _hand_over(
-        self, command: Command[Any], params: tuple[Any, ...], options: Mapping[str, Any], box: _Box
-    ) -> None:
-        """Leaves a call to the loop's thread."""
-        self._inbox.append((command, params, options, box))
-        self._check_open()  # after the append: `_stop` answers what it finds in the inbox
+    def send(self, requests: list[Request]) -> None:
+        """Sends a batch and waits for all its outcomes."""
+        self._check_process()
+        if not requests:
+            return self._check_open()
+        batch = _Batch(len(requests))
+        try:
+            self._hand_over(
+                (command, params, options, _Part(batch, promise))
+                for command, params, options, promise in requests
+            )
+        except BaseException:
+            self._awake = False
+            raise
+        batch.wait()
+
+    def _hand_over(self, items: Iterable[_Item]) -> None:
+        """Leaves calls to the loop's thread."""
+        self._inbox.extend(items)
+        self._check_open()  # after that: `_stop` answers what it finds in the inbox
         if not self._awake:
             self._awake = True
             with contextlib.suppress(RuntimeError):  # it was closed since: `_stop` answers
@@ -184,24 +251,27 @@ class Runner:
         self._awake = False
         self._reclaim()
         inbox = self._inbox
-        if self._is_lone() and self._lend():
+        if inbox and self._is_lone() and self._lend():
             inbox.popleft()[-1].set_result(_LEAD)
             return
         ledger = self.link.ledger
         ledger.idle = False  # everything leaves below
         while inbox:
-            command, params, options, box = inbox.popleft()
+            command, params, options, promise = inbox.popleft()
             try:
-                ledger.start(command, packed(ledger.pack_params, command, params), options, box)
+                if not isinstance(params, bytes):
+                    params = packed(ledger.pack_params, command, params)
+                ledger.start(command, params, options, promise)
             except Exception as error:
-                box.set_exception(error)
+                promise.set_exception(error)
         self.link.flush()
 
     def _is_lone(self) -> bool:
         """Whether one thread has called alone for some time, and does so again."""
-        alone = len(self._inbox) == 1 and not len(self.link.ledger)
+        _, params, options, _ = self._inbox[0]
+        alone = len(self._inbox) == 1 and not len(self.link.ledger) and type(params) is tuple
         self._lone_calls = self._lone_calls + 1 if alone else 0
-        return self._lone_calls > _LONE_CALLS and "timeout" not in self._inbox[0][2]
+        return self._lone_calls > _LONE_CALLS and "timeout" not in options
 
     def _lend(self) -> bool:
         """Lends the socket to calling threads, if it is at rest."""

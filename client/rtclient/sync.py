@@ -205,6 +205,6 @@ class Batch(BatchNouns):
     ) -> None:
         """Sends; an error in the block drops the batch instead."""
         if kind is None:
-            self._runner.run(self._collector.send())
+            self._runner.send(self._collector.finish())
         else:
             self._collector.drop()
