@@ -24,7 +24,6 @@ from typing import Any, Final
 from rtclient import wire
 from rtclient.command import Command, Promise, packed
 from rtclient.ledger import Ledger
-from rtclient.wire import HEADER_BYTES
 
 __all__ = ["AVAILABLE", "Line"]
 
@@ -228,11 +227,13 @@ class Line:
 
 def _only_reply(data: bytes) -> list[Any] | None:
     """The reply, where the bytes are one whole frame that holds one."""
-    if len(data) < HEADER_BYTES or int.from_bytes(data[:HEADER_BYTES], "big") != len(data) - 4:
-        return None
+    frames = wire.Frames()
     try:
-        value = wire.unpack(data[HEADER_BYTES:])
+        values, _ = frames.cut(data)
     except ValueError:
         return None
+    if len(values) != 1 or not frames.between:
+        return None
+    value = values[0]
     is_reply = type(value) is list and len(value) == 4 and value[0] == _REPLY
     return value if is_reply and type(value[1]) is int and value[1] else None
