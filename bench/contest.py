@@ -1,40 +1,52 @@
-"""Increments against rtserver and redis, in alternating rounds, by the same generator.
+"""The same load on rtserver and redis, in alternating rounds, by the same generator.
 
-Both servers run throughout, pinned to one core; only one of them has load at a time. A round of
-a shape is one warm-up and then rtserver, redis, rtserver, redis, ... After each of its rounds
-rtserver must hold exactly the increments that it acknowledged and have refused none.
+Both servers run throughout, pinned to one core; only one of them has load at a time. After the
+warm-up the rounds are rtserver, redis, rtserver, redis, ... A round that ends with an error reply
+is a failure of the run, and a workload may check after each of ours that the server holds what it
+acknowledged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 
-from bench.load import Outcome, Plan
-from bench.peers import Address, Canned, Redis, Rtserver, Usage
-from bench.report import OURS, THEIRS
-from bench.requests import (
-    CountReplies,
-    command,
-    count_frames,
-    count_lines,
-    frame,
-    reply_frame,
-)
+from bench.load import Audience, Outcome, Plan, Supply
+from bench.peers import Canned, Redis, Rtserver
+from bench.report import OURS, THEIRS, Measure, Result
+from bench.requests import command, frame, reply_frame
 from bench.run import Run
 from bench.supplies import increments, name_of
 
-__all__ = ["KEYS", "Round", "Shape", "WrongState", "canned", "contest"]
+__all__ = [
+    "FRAMING",
+    "KEYS",
+    "Check",
+    "Load",
+    "Peers",
+    "Round",
+    "Rounds",
+    "Shape",
+    "WrongState",
+    "canned",
+    "check_counters",
+    "check_members",
+    "contest",
+    "plan",
+    "rates",
+    "servers",
+]
 
 KEYS = 100_000
-_COUNT: dict[str, CountReplies] = {OURS: count_frames, THEIRS: count_lines}
+FRAMING = {OURS: "frames", THEIRS: "resp"}
 _SAMPLE = {  # a request, and a reply of usual size
     OURS: (frame(0, "counter.add", name_of(0)), reply_frame(0, 100)),
     THEIRS: (command("INCR", name_of(0)), b":100\r\n"),
 }
 _CANNED_S = 1.0
+_BUSY_SHARE_MAX = 0.95  # above, the generator may be what was measured
 
 
 class WrongState(Exception):
@@ -43,20 +55,23 @@ class WrongState(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What the generator saw, and what the server had of its core meanwhile."""
+    """What the generator saw, and how many operations that were."""
 
     outcome: Outcome
-    usage: Usage
+    operations: int
+
+    @property
+    def rate(self) -> float:
+        return self.operations / self.outcome.seconds
 
     @property
     def per_cpu_s(self) -> float:
-        """Replies a second of processor time: what a core of its own would give, if it was busy."""
-        return self.outcome.replies / self.usage.ran_s
+        """By processor time: what a core of its own would give, if it was busy."""
+        return self.operations / self.outcome.peer_ran_s
 
-    @property
-    def waited_share(self) -> float:
-        """Of the round: the server could have run but others had its core."""
-        return self.usage.waited_s / self.outcome.seconds
+
+Rounds = dict[str, list[Round]]  # by subject
+Check = Callable[[Round], None]  # raises WrongState
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,63 +86,161 @@ class Shape:
         return f"{self.connections} {noun}, depth {self.depth}"
 
 
-def contest(run: Run, shapes: Sequence[Shape]) -> Iterator[tuple[Shape, dict[str, list[Round]]]]:
-    """For each shape the rounds by subject; without redis only ours."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one server gets, and what a round of it counts."""
+
+    supply: Supply
+    shape: Shape
+    audience: Audience | None = None
+    rate: float | None = None  # batches a second: open loop
+    count: Callable[[Outcome], int] = lambda outcome: outcome.replies
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Both servers; without redis only ours."""
+
+    ours: Rtserver
+    theirs: Redis | None
+
+    def items(self) -> Iterator[tuple[str, Rtserver | Redis]]:
+        """By subject."""
+        yield OURS, self.ours
+        if self.theirs is not None:
+            yield THEIRS, self.theirs
+
+
+@contextmanager
+def servers(
+    run: Run, settings: Sequence[str] = (), fsync: str = "everysec", data: str = "data"
+) -> Iterator[Peers]:
+    """Both, on data of their own, until the block ends."""
     with ExitStack() as stack:
-        ours = stack.enter_context(Rtserver(run.directory / "ours", run.cores.server))
-        servers: dict[str, Rtserver | Redis] = {OURS: ours}
+        ours = Rtserver(run.directory / data / "ours", run.cores.server, settings)
+        theirs = None
         if Redis.version() is not None:
-            theirs = Redis(run.directory / "theirs", run.cores.server)
-            servers[THEIRS] = stack.enter_context(theirs)
-        acknowledged = 0
-        for shape in shapes:
-            rounds: dict[str, list[Round]] = {subject: [] for subject in servers}
-            for number in range(run.rounds + 1):
-                for subject, server in servers.items():
-                    done = _round(run, subject, server, shape)
-                    run.say(f"{shape}, round {number}, {subject}: {done.outcome.rate:,.0f} ops/s")
-                    if number > 0:  # the first one warms up
-                        rounds[subject].append(done)
-                    if subject == OURS:
-                        acknowledged += done.outcome.replies
-                        _verify(ours, acknowledged, run.sized(KEYS))
-            yield shape, rounds
+            theirs = Redis(run.directory / data / "theirs", run.cores.server, fsync)
+            stack.enter_context(theirs)
+        yield Peers(stack.enter_context(ours), theirs)
 
 
-def _round(run: Run, subject: str, server: Rtserver | Redis, shape: Shape) -> Round:
-    before = server.usage()
-    outcome = run.generator.run(_plan(run, subject, server.address, shape))
-    return Round(outcome, server.usage().since(before))
+def contest(
+    run: Run,
+    title: str,
+    peers: Peers,
+    loads: Callable[[str], Load],
+    check: Check | None = None,
+) -> Rounds:
+    """The rounds by subject. `loads` is what a subject gets; `check` sees each round of ours."""
+    rounds: Rounds = {subject: [] for subject, _ in peers.items()}
+    for number in range(1 - run.warmups, run.rounds + 1):
+        for subject, peer in peers.items():
+            done = _round(run, subject, peer, loads(subject))
+            run.say(f"{title}, round {number}, {subject}: {done.rate:,.0f}/s")
+            if subject == OURS and check is not None:
+                check(done)
+            if number > 0:
+                rounds[subject].append(done)
+    return rounds
 
 
-def canned(run: Run, subject: str, shape: Shape) -> Outcome:
-    """The generator alone: the same requests against a process that answers without thought."""
-    request, reply = _SAMPLE[subject]
-    with Canned(len(request), reply, run.cores.server) as sink:
-        plan = _plan(run, subject, sink.address, shape, _CANNED_S)
-        run.generator.run(plan)  # warms up: the process may still be starting
-        return run.generator.run(plan)
+def _round(run: Run, subject: str, peer: Rtserver | Redis, load: Load) -> Round:
+    outcome = run.generator.run(plan(run, subject, peer, load))
+    return Round(outcome, load.count(outcome))
 
 
-def _plan(
-    run: Run, subject: str, address: Address, shape: Shape, seconds_max: float = float("inf")
-) -> Plan:
+def plan(run: Run, subject: str, peer: Rtserver | Redis | Canned, load: Load) -> Plan:
+    """A timed round for the generator."""
     return Plan(
-        address,
-        partial(increments, subject, run.sized(KEYS), shape.depth),
-        _COUNT[subject],
-        shape.connections,
-        min(run.seconds, seconds_max),
+        peer.address,
+        load.supply,
+        FRAMING[subject],
+        load.shape.connections,
+        load.shape.depth,
+        run.seconds,
+        load.rate,
+        load.audience,
+        peer.pid,
     )
 
 
-def _verify(ours: Rtserver, acknowledged: int, keys: int) -> None:
+def canned(run: Run, subject: str, shape: Shape) -> Outcome | None:
+    """The generator alone: the same requests against a process that answers without thought."""
+    if run.generator.program is None:
+        return None
+    request, reply = _SAMPLE[subject]
+    load = Load(partial(increments, subject, run.sized(KEYS), shape.depth), shape)
+    with Canned(run.generator, len(request), reply, run.cores.server) as sink:
+        alone = plan(run, subject, sink, load)
+        return run.generator.run(replace(alone, seconds=min(run.seconds, _CANNED_S)))
+
+
+# --- what rounds say ---
+
+
+def rates(result: Result, quantity: str, rounds: Rounds, unit: str = "ops/s") -> None:
+    """Adds the rates of a contest, and who had the processors meanwhile."""
+    views: dict[str, Callable[[Round], float]] = {
+        quantity: lambda one: one.rate,
+        f"{quantity}, by processor time": lambda one: one.per_cpu_s,
+    }
+    for name, value in views.items():
+        result.measures += [
+            Measure(name, subject, unit if name == quantity else "/cpu s", [*map(value, done)])
+            for subject, done in rounds.items()
+        ]
+    result.notes.append(_disturbed(quantity, rounds))
+
+
+def _disturbed(quantity: str, rounds: Rounds) -> str:
+    """Who else may be in the numbers: the generator, and others on the server's core."""
+    shares, is_limit = [], False
+    for subject, done in rounds.items():
+        busy = max(one.outcome.busy_share for one in done)
+        taken = max(one.outcome.peer_waited_s / one.outcome.seconds for one in done)
+        shares.append(f"{subject}: generator busy {busy:.0%}, core taken by others {taken:.0%}")
+        is_limit |= busy > _BUSY_SHARE_MAX
+    note = f"{quantity}, of a round at most: {'; '.join(shares)}"
+    return f"{note}; THE GENERATOR WAS THE LIMIT" if is_limit else note
+
+
+# --- what the server must hold afterwards ---
+
+
+def check_counters(ours: Rtserver, keys: int, share: float = 1) -> Check:
+    """After each round: the sum of all counters is what was acknowledged since now.
+
+    share: of the operations that are increments.
+    """
+    acknowledged = _state(ours)[0]
+
+    def check(done: Round) -> None:
+        nonlocal acknowledged
+        acknowledged += round(done.operations * share)
+        total, state = _state(ours)
+        if total != acknowledged:
+            raise WrongState(f"{acknowledged} was acknowledged, the counters hold {total}")
+        if state["counters"] > keys:
+            raise WrongState(f"{state['counters']} counters, expected {keys}")
+
+    return check
+
+
+def check_members(ours: Rtserver, count: int) -> Check:
+    """After each round: the board has its members and nothing was refused."""
+
+    def check(_done: Round) -> None:
+        _, state = _state(ours)
+        if state["members"] != count:
+            raise WrongState(f"{state['members']} members, expected {count}")
+
+    return check
+
+
+def _state(ours: Rtserver) -> tuple[int, dict[str, int]]:
+    """The sum of all counters, and what else the server holds."""
     stats = ours.ask("server.stats")
-    found = int(stats["state"]["counter_total"])
-    if found != acknowledged or stats["errors"]:
-        raise WrongState(
-            f"{acknowledged} increments were acknowledged, the counters hold {found};"
-            f" errors: {stats['errors']}"
-        )
-    if stats["state"]["counters"] > keys:
-        raise WrongState(f"{stats['state']['counters']} counters, expected {keys}")
+    if stats["errors"]:
+        raise WrongState(f"errors: {stats['errors']}")
+    return int(stats["state"]["counter_total"]), stats["state"]

@@ -1,52 +1,83 @@
-"""The load generator: a process of its own that sends prepared batches and counts replies.
+"""The load generator as the workloads use it: a program that sends a prepared file of batches.
 
-A connection sends a batch, waits for all its replies and sends the next (as redis-benchmark -P
-does), so the depth is what is outstanding at most. Connections share one supply of batches. Per
-batch the generator makes one send, one or two receives and one pass over the replies; the
-report shows what it reaches alone (against `peers.Canned`). It never decides what is sent.
+The program is load.c beside this file, compiled into the run's directory; its first comment says
+how it sends and what it measures. Where there is no C compiler, `bench.fallback` takes its place:
+slower, so that it may be what is measured, and without open loop and subscribers. Each round is a
+process of its own, pinned to the core that makes load.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import selectors
-import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import cycle
-from multiprocessing import get_context
-from typing import Self
+from functools import partial
+from pathlib import Path
 
-from bench.requests import Batch, CountReplies
+from bench.machine import pinned
+from bench.requests import Batch, write_batches
 
-__all__ = ["Generator", "Outcome", "Plan"]
+__all__ = ["Audience", "Generator", "LoadFailed", "Outcome", "Plan", "RequestFailed", "Supply"]
 
-_SILENCE_S = 30  # without any reply: something is broken
-_READ_BYTES = 256 * 1024
+Supply = Callable[[], Iterable[Batch]]
+_SOURCE = Path(__file__).with_name("load.c")
+_REFUSED = 3  # exit status
+_EXTRA_S = 900  # beyond a round's own seconds, or for what is sent once
+
+
+class LoadFailed(Exception):
+    """The generator could not do its round; the text is its own."""
+
+
+class RequestFailed(LoadFailed):
+    """The peer refused a request that a benchmark sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Connections that subscribe, receive and count."""
+
+    subscribers: int
+    request: bytes  # subscribes
+    push_bytes: int = 0  # of every message; 0: they are frames, which tell
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one round sends. Travels to the generator's process, which makes the batches."""
+    """What one round sends."""
 
     address: tuple[str, int]
-    supply: Callable[[], Sequence[Batch]]  # a module's function or a partial of one
-    count: CountReplies
+    supply: Supply
+    framing: str  # "frames" or "resp"
     connections: int
+    window: int  # requests under way on a connection, at most
     seconds: float | None = None  # the supply is repeated so long; None: sent once, to its end
+    rate: float | None = None  # batches a second, whatever comes back; None: as replies come
+    audience: Audience | None = None
+    watched: int = 0  # a process, of whose time on a core the outcome tells; 0: none
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one round brought."""
+    """What one round brought. Times are of batches; in open loop from when each was due."""
 
     replies: int
+    batches: int
+    deliveries: int
     seconds: float  # from the first send to the last reply
-    p50_us: float  # from a batch's send to the last of its replies
+    p50_us: float
+    p90_us: float
     p99_us: float
+    p999_us: float
+    max_us: float
+    late_p99_us: float  # by how much the generator itself was late, in open loop
+    busy_share: float  # of the time, that the generator had something to do
+    peer_ran_s: float  # the main thread of the watched process
+    peer_waited_s: float  # it could have run, but others had its core
 
     @property
     def rate(self) -> float:
@@ -54,113 +85,99 @@ class Outcome:
         return self.replies / self.seconds
 
 
-class Generator:
-    """Runs plans in one process, pinned to `core` (None: anywhere)."""
+class Round:
+    """A round that goes on."""
 
-    def __init__(self, core: int | None) -> None:
-        self._pool = ProcessPoolExecutor(
-            1, get_context("spawn"), initializer=_prepare, initargs=(core,)
-        )
+    def __init__(self, process: subprocess.Popen[str], seconds_max: float) -> None:
+        self._process = process
+        self._seconds_max = seconds_max
+
+    def stop(self) -> None:
+        """Ends it early, in order."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def result(self) -> Outcome:
+        """Waits for the end. Raises RequestFailed, LoadFailed."""
+        try:
+            printed, said = self._process.communicate(timeout=self._seconds_max)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
+        if self._process.returncode:
+            kind = RequestFailed if self._process.returncode == _REFUSED else LoadFailed
+            raise kind(said.strip() or f"exit status {self._process.returncode}")
+        return Outcome(**json.loads(printed))
+
+
+class Generator:
+    """Sends plans, from `core` (None: anywhere); keeps its program and files in a directory."""
+
+    def __init__(self, core: int | None, directory: Path, compiler: str | None = "cc") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.program = _compiled(compiler, directory) if compiler else None
+        self._core = core
+        self._directory = directory
+        self._files: dict[object, Path] = {}
 
     def run(self, plan: Plan) -> Outcome:
-        """One round. Raises RequestFailed, TimeoutError, ConnectionError."""
-        return self._pool.submit(_run, plan).result()
+        """One round. Raises RequestFailed, LoadFailed."""
+        return self.start(plan).result()
 
-    def __enter__(self) -> Self:
-        return self
+    def start(self, plan: Plan) -> Round:
+        words = [*self._command(), "send", *self._words(plan)]
+        with pinned(self._core):
+            process = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        return Round(process, _EXTRA_S + (plan.seconds or 0))
 
-    def __exit__(self, *_exc: object) -> None:
-        self._pool.shutdown()
+    def file(self, data: bytes) -> Path:
+        """A file that holds `data`."""
+        path = self._directory / f"{len(self._files)}.bytes"
+        if (kept := self._files.setdefault(data, path)) is path:
+            path.write_bytes(data)
+        return kept
 
+    def _command(self) -> list[str]:
+        if self.program is None:
+            return [sys.executable, "-m", "bench.fallback"]
+        return [str(self.program)]
 
-def _prepare(core: int | None) -> None:
-    gc.disable()
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+    def _words(self, plan: Plan) -> list[str]:
+        options: dict[str, object] = {
+            "host": plan.address[0],
+            "port": plan.address[1],
+            "batches": self._prepared(plan.supply),
+            "framing": plan.framing,
+            "connections": plan.connections,
+            "window": plan.window,
+            "seconds": plan.seconds or 0,
+            "rate": plan.rate or 0,
+            "spin": int(self._core is not None and (plan.window == 1 or plan.rate is not None)),
+        }
+        if plan.watched:
+            options["watch"] = plan.watched
+        if plan.audience is not None:
+            options["subscribers"] = plan.audience.subscribers
+            options["subscribe"] = self.file(plan.audience.request)
+            options["push-bytes"] = plan.audience.push_bytes
+        return [word for key, value in options.items() for word in (f"--{key}", str(value))]
 
-
-class _Connection:
-    """One socket with at most one batch under way."""
-
-    __slots__ = ("_count", "_rest", "_socket", "due", "sent_at")
-
-    def __init__(self, made: socket.socket, count: CountReplies) -> None:
-        self.due = 0  # replies that are missing
-        self.sent_at = 0.0
-        self._socket = made
-        self._count = count
-        self._rest = b""  # the beginning of a reply
-
-    def send(self, batch: Batch) -> None:
-        data, self.due = batch
-        self.sent_at = time.perf_counter()
-        self._socket.sendall(data)
-
-    def receive(self) -> None:
-        data = self._socket.recv(_READ_BYTES)
-        if not data:
-            raise ConnectionError("the peer closed the connection")
-        if self._rest:
-            data = self._rest + data
-        count, stop = self._count(data)
-        self._rest = data[stop:]
-        self.due -= count
-
-
-def _run(plan: Plan) -> Outcome:
-    supply = plan.supply()
-    batches = iter(supply) if plan.seconds is None else cycle(supply)
-    sockets = [
-        socket.create_connection(plan.address, timeout=_SILENCE_S) for _ in range(plan.connections)
-    ]
-    with selectors.DefaultSelector() as selector:
-        for made in sockets:
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(made, plan.count)
-            selector.register(made, selectors.EVENT_READ, connection)
-        replies, seconds, waits = _drive(selector, batches, plan.seconds or float("inf"))
-    for made in sockets:
-        made.close()
-    waits.sort()
-    return Outcome(replies, seconds, _quantile_us(waits, 0.50), _quantile_us(waits, 0.99))
+    def _prepared(self, supply: Supply) -> Path:
+        """The batches of a supply as a file, made at its first use."""
+        key = (supply.func, supply.args) if isinstance(supply, partial) else supply
+        path = self._directory / f"{len(self._files)}.batches"
+        if (kept := self._files.setdefault(key, path)) is path:
+            write_batches(path, supply())
+        return kept
 
 
-def _drive(
-    selector: selectors.BaseSelector, batches: Iterator[Batch], seconds: float
-) -> tuple[int, float, list[float]]:
-    """Keeps every connection busy, then waits for what is outstanding.
-
-    -> replies, seconds, and how long each batch took in seconds.
-    """
-    clock = time.perf_counter
-    waits: list[float] = []
-    replies = busy = 0
-    started = clock()
-    for key in selector.get_map().values():
-        batch = next(batches, None)
-        if batch is not None:
-            key.data.send(batch)
-            replies += batch[1]
-            busy += 1
-    while busy:
-        ready = selector.select(_SILENCE_S)
-        if not ready:
-            raise TimeoutError(f"no reply for {_SILENCE_S} seconds")
-        for key, _ in ready:
-            connection = key.data
-            connection.receive()
-            if connection.due > 0:
-                continue
-            now = clock()
-            waits.append(now - connection.sent_at)
-            batch = next(batches, None) if now - started < seconds else None
-            if batch is None:
-                busy -= 1
-            else:
-                connection.send(batch)
-                replies += batch[1]
-    return replies, clock() - started, waits
-
-
-def _quantile_us(ordered: list[float], share: float) -> float:
-    return ordered[int(share * (len(ordered) - 1))] * 1e6
+def _compiled(compiler: str, directory: Path) -> Path | None:
+    """load.c as a program; None when there is no compiler or it is not for this system."""
+    program = directory / "load"
+    found = shutil.which(compiler)
+    if found is None:
+        return None
+    done = subprocess.run([found, "-O2", "-o", str(program), str(_SOURCE)], capture_output=True)
+    return program if done.returncode == 0 else None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import resource
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["Cores", "facts", "file_system", "pinned"]
+__all__ = ["Cores", "facts", "file_system", "pinned", "raise_file_limit"]
 
 _ROOT = Path(__file__).parents[1]
 
@@ -40,6 +41,12 @@ def pinned(core: int | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def raise_file_limit() -> None:
+    """Processes started from now on may open as many files and sockets as the system lets them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def facts(cores: Cores) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Results: measures by round, their median, range and ratio, as text, Markdown or JSON.
 
 A ratio compares rtserver with redis at the same quantity: of the medians, and the range of the
-ratios of rounds that ran one after the other.
+ratios of rounds that ran one after the other. What was wanted stands beside it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-__all__ = ["OURS", "THEIRS", "Measure", "Report", "Result", "ratio"]
+from bench.wanted import WANTED
+
+__all__ = ["FAILED", "OURS", "THEIRS", "Measure", "Report", "Result", "as_text", "ratio"]
 
 OURS = "rtserver"
 THEIRS = "redis"
-_HEADS = ("quantity", "of", "median", "min - max", "unit", "ratio to redis")
+FAILED = "FAILED"  # the summary of a workload that brought no numbers
+_HEADS = ("quantity", "of", "median", "min - max", "unit", "ratio to redis", "wanted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,6 @@ class Measure:
     subject: str
     unit: str
     samples: Sequence[float]
-    compared: bool = True  # whether a ratio to redis says anything
 
     @property
     def median(self) -> float:
@@ -42,6 +44,20 @@ class Result:
     summary: str
     measures: list[Measure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def ratio(self, made: Measure) -> tuple[float, float, float] | None:
+        """Of a measure of ours to that of redis."""
+        return ratio(self.measures, made.quantity) if made.subject == OURS else None
+
+    def verdicts(self, made: Measure) -> list[str]:
+        """What was wanted of a measure of ours, and whether it was reached."""
+        if made.subject != OURS:
+            return []
+        found = self.ratio(made)
+        return [
+            f"{wanted}: {wanted.verdict(made.samples, made.median, found and found[0])}"
+            for wanted in WANTED.get((self.workload, made.quantity), ())
+        ]
 
 
 @dataclass(slots=True)
@@ -84,6 +100,8 @@ def ratio(measures: Iterable[Measure], quantity: str) -> tuple[float, float, flo
     if OURS not in found or THEIRS not in found:
         return None
     ours, theirs = found[OURS], found[THEIRS]
+    if not all(theirs.samples):
+        return None
     rounds = [a / b for a, b in zip(ours.samples, theirs.samples, strict=True)]
     return ours.median / theirs.median, min(rounds), max(rounds)
 
@@ -101,7 +119,8 @@ def _as_map(result: Result) -> dict[str, Any]:
                 "min": min(made.samples),
                 "max": max(made.samples),
                 "samples": list(made.samples),
-                "ratio": _ratio_of(made, result.measures),
+                "ratio": result.ratio(made),
+                "wanted": result.verdicts(made),
             }
             for made in result.measures
         ],
@@ -109,28 +128,24 @@ def _as_map(result: Result) -> dict[str, Any]:
     }
 
 
-def _ratio_of(made: Measure, measures: list[Measure]) -> tuple[float, float, float] | None:
-    if made.subject != OURS or not made.compared:
-        return None
-    return ratio(measures, made.quantity)
-
-
 def _section(result: Result, head: str, table: Callable[[list[tuple[str, ...]]], str]) -> str:
-    rows = [_HEADS, *(_row(made, result.measures) for made in result.measures)]
-    if not any(row[-1] for row in rows[1:]):  # nothing was compared
-        rows = [row[:-1] for row in rows]
+    rows = [_HEADS, *(_row(result, made) for made in result.measures)]
+    used = [any(column[1:]) for column in zip(*rows, strict=True)]  # nothing compared or wanted
+    rows = [tuple(cell for cell, is_used in zip(row, used, strict=True) if is_used) for row in rows]
     notes = "\n".join(f"- {note}" for note in result.notes)
-    return "\n\n".join(filter(None, (f"{head}: {result.summary}", table(rows), notes)))
+    shown = table(rows) if result.measures else ""
+    return "\n\n".join(filter(None, (f"{head}: {result.summary}", shown, notes)))
 
 
-def _row(made: Measure, measures: list[Measure]) -> tuple[str, ...]:
+def _row(result: Result, made: Measure) -> tuple[str, ...]:
     low, high = min(made.samples), max(made.samples)
     spread = "" if len(made.samples) == 1 else f"{_number(low)} - {_number(high)}"
-    compared = _ratio_of(made, measures)
+    compared = result.ratio(made)
     shown = "" if compared is None else f"{compared[0]:.3f}"
     if compared is not None and spread:
         shown += f" ({compared[1]:.3f} - {compared[2]:.3f})"
-    return made.quantity, made.subject, _number(made.median), spread, made.unit, shown
+    wanted = "; ".join(result.verdicts(made))
+    return made.quantity, made.subject, _number(made.median), spread, made.unit, shown, wanted
 
 
 def _number(value: float) -> str:

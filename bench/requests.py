@@ -1,4 +1,4 @@
-"""What goes over the wire: requests as bytes, and replies counted without decoding them.
+"""What goes over the wire: requests as bytes, and the batches in which the generator sends them.
 
 Ids are one byte, so that all requests of one shape have the same size; they repeat, which the
 protocol allows.
@@ -6,40 +6,40 @@ protocol allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgpack
 
-from rtserver.wire.frames import HEADER, HEADER_BYTES
+from rtserver.wire.frames import HEADER
 
-__all__ = [
-    "Batch",
-    "CountReplies",
-    "RequestFailed",
-    "command",
-    "count_frames",
-    "count_lines",
-    "frame",
-    "reply_frame",
-]
+__all__ = ["BATCH_HEAD", "Batch", "command", "frame", "reply_frame", "write_batches"]
 
-Batch = tuple[bytes, int]  # what is sent at once, and how many replies it brings
-CountReplies = Callable[[bytes], tuple[int, int]]  # -> complete replies, bytes they take
-
+BATCH_HEAD = struct.Struct("<3I")  # bytes, replies, publishes; load.c reads it
 _IDS = 128  # ids below it take one byte
 
 
-class RequestFailed(Exception):
-    """The peer refused a request that a benchmark sends."""
+class Batch(NamedTuple):
+    """What is sent at once, how many replies it brings, and how many messages to subscribers."""
+
+    data: bytes
+    replies: int
+    publishes: int = 0
 
 
-# --- binary frames ---
+def write_batches(path: Path, batches: Iterable[Batch]) -> None:
+    """The file that the load generator sends from."""
+    with path.open("wb") as file:
+        for data, replies, publishes in batches:
+            file.write(BATCH_HEAD.pack(len(data), replies, publishes))
+            file.write(data)
 
 
-def frame(number: int, method: str, *params: Any) -> bytes:
+def frame(number: int, method: str, *params: Any, **options: Any) -> bytes:
     """A request of rtserver."""
-    return _framed((0, number % _IDS, method, params))
+    return _framed((0, number % _IDS, method, params, *([options] if options else [])))
 
 
 def reply_frame(number: int, result: Any) -> bytes:
@@ -52,31 +52,7 @@ def _framed(body: tuple[Any, ...]) -> bytes:
     return HEADER.pack(len(data)) + data
 
 
-def count_frames(data: bytes) -> tuple[int, int]:
-    """Walks from length to length. That none is an error, `server.stats` tells afterwards."""
-    length_at = HEADER.unpack_from
-    size = len(data)
-    count = stop = 0
-    while stop + HEADER_BYTES <= size:
-        after = stop + HEADER_BYTES + length_at(data, stop)[0]
-        if after > size:
-            break
-        stop = after
-        count += 1
-    return count, stop
-
-
-# --- RESP, the protocol of redis ---
-
-
 def command(*words: str) -> bytes:
-    """A request of redis."""
+    """A request of redis, and a message as its subscribers get it."""
     parts = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
     return f"*{len(words)}\r\n{parts}".encode()
-
-
-def count_lines(data: bytes) -> tuple[int, int]:
-    """Counts integer replies, one a line; none of ours is negative, so a minus is an error."""
-    if b"-" in data:
-        raise RequestFailed(data.decode(errors="replace"))
-    return data.count(b"\n"), len(data)

@@ -22,10 +22,12 @@ class Run:
     cores: Cores
     directory: Path  # where servers keep their data; gone after the run
     rounds: int
+    warmups: int  # rounds before those that count
     seconds: float  # of one timed round
     quick: bool
+    huge: bool  # also what takes minutes and gigabytes
     say: Callable[[str], None]  # progress, for whoever waits
 
     def sized(self, count: int) -> int:
         """`count` entities, or far fewer in a smoke run."""
-        return count // _QUICK_SHARE if self.quick else count
+        return max(1, count // _QUICK_SHARE) if self.quick else count

@@ -68,13 +68,13 @@ def fresh_pairs(size: int, draw: random.Random) -> list[tuple[int, int]]:
     return [(draw.getrandbits(KEY_BITS), size + n) for n in range(min(size, OPERATIONS_MAX))]
 
 
-def worst_round(made: Skiplist[int, int], draw: random.Random) -> float:
+def worst_round(made: Skiplist[int], draw: random.Random) -> float:
     pairs = fresh_pairs(len(made), draw)
     worst = worst_ms(made.insert, [(key, seq, 7) for key, seq in pairs])
     return max(worst, worst_ms(made.remove, pairs))
 
 
-def one_round(made: Skiplist[int, int], draw: random.Random) -> list[float]:
+def one_round(made: Skiplist[int], draw: random.Random) -> list[float]:
     """The mean of each of OPERATIONS; leaves the list as it was."""
     pairs = fresh_pairs(len(made), draw)
     keys = [(key,) for key, _ in pairs]
@@ -98,10 +98,10 @@ def measure(size: int) -> list[float]:
     """One row of the table for a list of `size` entries."""
     gc.disable()
     draw = random.Random(size)
-    lists: list[Skiplist[int, int]] = []
+    lists: list[Skiplist[int]] = []
     before = resident_bytes()
     for _ in range(max(1, MEMORY_ENTRIES // size)):
-        made: Skiplist[int, int] = Skiplist("q", "I")
+        made: Skiplist[int] = Skiplist("I")
         lists.append(made)
         for seq in range(size):
             made.insert(draw.getrandbits(KEY_BITS), seq, 7)

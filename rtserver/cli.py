@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import os
 import platform
 import socket
 import sys
@@ -54,6 +55,7 @@ EXIT_DAMAGED = 5
 EXIT_UNREACHABLE = 6
 EXIT_STOPPED = 70  # EX_SOFTWARE of sysexits(3)
 
+_NICE = 19  # of the process that makes snapshots
 _PROGRESS_EVERY_S = 0.2
 _STORE_FILES = ("MANIFEST", "log-*.seg", "snapshot-*.snap", "archive/log-*.seg")
 _DROPPED_SHOWN = 20
@@ -368,6 +370,13 @@ def _empty_state() -> Replay:
     return Replay(load(), Store())
 
 
+def _give_way() -> None:
+    """Whoever else wants the processor gets it at once (sched(7), SCHED_IDLE), else by niceness."""
+    os.nice(_NICE)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 @main.command(hidden=True, name="reference")
 def reference_command() -> None:
     """Prints the reference of protocol.md from the command table."""
@@ -378,6 +387,7 @@ def reference_command() -> None:
 @_data_argument
 def compact_command(data: Path) -> None:
     """The separate process that makes a snapshot; the running server starts it."""
+    _give_way()
     try:
         made = compact(data, Files(), _empty_state)
     except (LogDamaged, ReplayFailed, OSError) as error:

@@ -39,6 +39,7 @@ class Hub:
         table: Mapping[str, Command],
         limits: Limits,
         metrics: Metrics,
+        express: Any = None,
         rank: int = ROLES["admin"],
     ) -> None:
         self.limits = limits
@@ -47,12 +48,14 @@ class Hub:
         self.parties: dict[int, Connection] = {}
         self.accepting = True
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
-        self._turn = turn
+        self.turn = turn
         self._router = router
         self._dispatcher = dispatcher
         self._table = table
         self._rank = rank
         self._ids = itertools.count(1)
+        self.express = express
+        self.waiting = dispatcher.waiting
         self.frame = dispatcher.frame
         self.call = dispatcher.call
         self.budget = turn.budget
@@ -76,7 +79,7 @@ class Hub:
             form,
             sink,
             self.limits,
-            self._turn.dirty,
+            self.turn.dirty,
             rank=self._rank,
             address=address,
             now=self._dispatcher.ctx.now,
@@ -95,9 +98,9 @@ class Hub:
     def heard(self, reader: Reader, size: int) -> None:
         """New bytes came."""
         self.metrics.bytes_in += size
-        self._turn.open()
+        self.turn.open()
         reader.connection.last_heard_ms = self._dispatcher.ctx.now
-        self._turn.run(reader)
+        self.turn.run(reader)
 
     # --- for people ---
 
@@ -152,7 +155,7 @@ class Hub:
         return pending
 
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
-        self._turn.open()
+        self.turn.open()
         connection.close(kind, message)
 
     def close_all(self, kind: CloseKind, message: str) -> None:

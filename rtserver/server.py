@@ -21,6 +21,7 @@ from typing import Any
 from rtserver import __version__
 from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
+from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
 from rtserver.commands.table import Command, load
 from rtserver.config import Config, parse_listen
@@ -95,7 +96,7 @@ class Server:
         self.recovered = recover(
             self.directory,
             self._files,
-            apply=replay.apply,
+            apply_block=replay.apply_block,
             load_chunk=replay.load_chunk,
             progress=self._progress,
         )
@@ -132,6 +133,7 @@ class Server:
             table=self._table,
             limits=config.limits,
             metrics=self._metrics,
+            express=new_express(self._table, self._store, self._dispatcher),
         )
         self._snapshots = Snapshots(
             self.directory,

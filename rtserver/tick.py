@@ -36,6 +36,7 @@ _logger = logging.getLogger("rtserver")
 
 _RECORD_SLACK = 64 * 1024  # of a turn's last record beyond the largest frame
 _DELIVERIES_PER_COST = 8  # pushes that cost about as much as one command
+_CHARGE_COST = 32  # after which the time is looked at
 _CATCH_UP_MAX = 2_000  # messages a turn sends to readers who are behind
 _RETRY_S = 0.1  # between attempts to write a block that did not fit the disk
 
@@ -44,7 +45,7 @@ _NO_SEGMENT = RtError(OVERLOADED, "the next segment of the log is still being pr
 
 
 class _Unsynced:
-    """A reply that leaves when `seq` is synced."""
+    """Replies that leave when `seq` is synced."""
 
     __slots__ = ("answered", "seq", "timer", "waiting")
 
@@ -83,12 +84,15 @@ class Turn:
         self._metrics = metrics
         self._limits = limits
         self._fail = fail
+        self._secret = os.urandom(24)  # of the seeds: each turn has its own
+        self._turns = 0
         self._backlog: deque[Reader] = deque()
         self._unsynced: deque[_Unsynced] = deque()
         self._stalled: list[Connection] | None = None  # wait for a block that did not fit
         self._freed: list[Connection] = []  # their outbox has left: their requests may go on
         self._at_start: list[Callable[[], None]] = []
         self._cost_left = 0
+        self._uncharged = 0  # cost of small pieces since the time was looked at
         self._deadline_us = 0
         self._started_us = 0
         self._more = False  # the next turn has work even without new bytes
@@ -113,7 +117,8 @@ class Turn:
         self._cost_left = self._limits.turn_cost_max
         ctx = self._dispatcher.ctx
         ctx.now = self._clock.now_ms()
-        ctx.seed = os.urandom(16)
+        self._turns += 1
+        ctx.seed = self._secret + self._turns.to_bytes(8, "big")
         ctx.draws = 0
         for action in self._at_start:
             action()
@@ -204,8 +209,21 @@ class Turn:
         reader.queued = True
         self._backlog.append(reader)
 
+    @property
+    def now_ms(self) -> int:
+        """The time of this turn."""
+        return self._dispatcher.ctx.now
+
     def budget(self) -> int:
+        """What one connection may still cost in this turn."""
         return min(self._limits.connection_cost_per_turn, self._cost_left)
+
+    def charge(self, cost: int) -> None:
+        """Counts cost; now and then looks at the time."""
+        self._uncharged += cost
+        if self._uncharged >= _CHARGE_COST:
+            self._uncharged, cost = 0, self._uncharged
+            self.spent(cost)
 
     def spent(self, cost: int) -> bool:
         """Counts cost; True when no other request may start in this turn."""
@@ -224,11 +242,11 @@ class Turn:
     def _close(self) -> None:
         dispatcher = self._dispatcher
         self._forget_idle()
-        records = dispatcher.journal.drain()
-        if records:
-            self._log.append(records, dispatcher.ctx.now)
+        records, count = dispatcher.journal.drain()
+        if count:
+            self._log.append_packed(records, count, dispatcher.ctx.now)
         if self._log.stalled:
-            self._hold(said=bool(records))
+            self._hold(said=count > 0)
         else:
             self._release()
         self._start_offloaded()
@@ -369,11 +387,10 @@ class Turn:
         entry.answered = True
         if entry.timer is not None:
             entry.timer.cancel()
-        connection, request_id, result, refusal, _ = entry.waiting
-        error = error or refusal
-        connection.waiting -= 1
+        connection, replies, number, request_id, _ = entry.waiting
+        connection.waiting -= number
         if error is None:
-            connection.reply(request_id, result)
+            connection.send(replies)
         else:
             self._metrics.count_error(error.kind.name)
             connection.reply_error(request_id, error)
@@ -397,6 +414,11 @@ class Turn:
 
     # --- failures ---
 
+    def stop(self, error: Exception) -> None:
+        """State or log cannot be trusted any more."""
+        self.stopped = True
+        self._fail(error)
+
     def _guarded(self, action: Callable[..., None], *args: Any) -> None:
         """Whatever escapes a turn stops the server before a reply of that turn can leave."""
         if self.stopped:
@@ -404,5 +426,4 @@ class Turn:
         try:
             action(*args)
         except Exception as error:
-            self.stopped = True
-            self._fail(error)
+            self.stop(error)

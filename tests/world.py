@@ -11,6 +11,7 @@ from typing import Any
 import msgpack
 
 from rtserver.commands.dispatch import Dispatcher
+from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
 from rtserver.commands.table import ROLES, load
 from rtserver.errors import DISK_FULL, ERRORS, RtError
@@ -19,6 +20,7 @@ from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection
 from rtserver.session.router import Router
 from rtserver.state.store import Store
+from rtserver.transport.binary import new_frame_reader
 from rtserver.wire import frames
 from rtserver.wire.codec import pack, unpack_trusted
 
@@ -114,6 +116,9 @@ class World:
         self.router = Router(self.store.channels, self.metrics)
         self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics)
         self.dispatcher.attach(FakeHost(self))
+        self.express = new_express(self.table, self.store, self.dispatcher)
+        self.waiting = self.dispatcher.waiting
+        self.frame = self.dispatcher.frame
         self.dispatcher.full = RtError(DISK_FULL, "full")
         self.dirty: list[Connection] = []
         self.blocks: list[tuple[int, list[bytes]]] = []
@@ -149,10 +154,11 @@ class World:
         """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""
         for name in self.router.take_idle():
             self.dispatcher.issue("channel.forget", [name])
-        records = self.dispatcher.journal.drain()
-        if records:
-            self.blocks.append((self.now, records))
-            self.seq += len(records)
+        records, count = self.dispatcher.journal.drain()
+        if count:
+            self.blocks.append((self.now, split(records)))
+            self.seq += count
+            assert len(self.blocks[-1][1]) == count
         self.router.written(self.seq)
         self.router.catch_up(1_000)
         self.flush()
@@ -167,12 +173,9 @@ class World:
     def sync(self) -> None:
         """Everything written so far is synced."""
         self.router.synced(self.seq)
-        for connection, request_id, result, refusal, _ in self.dispatcher.waiting:
-            connection.waiting -= 1
-            if refusal is None:
-                connection.reply(request_id, result)
-            else:
-                connection.reply_error(request_id, refusal)
+        for waiting in self.dispatcher.waiting:
+            waiting.connection.waiting -= waiting.number
+            waiting.connection.send(waiting.replies)
         self.dispatcher.waiting.clear()
         self.flush()
 
@@ -195,9 +198,18 @@ class World:
         body = [0, self._next_id, method, list(args)]
         if options:
             body.append(options)
-        decoded = unpack_trusted(pack(body))
-        self.dispatcher.frame(connection or self.connection, decoded, len(pack(body)))
+        reader = new_frame_reader(self, connection or self.connection)
+        reader.receive(frames.frame(pack(body)))
+        reader.run()
         return self._next_id
+
+    # What a reader of frames needs of the engine.
+
+    def budget(self) -> int:
+        return 1_000_000
+
+    def spent(self, _cost: int) -> bool:
+        return False
 
     def call(self, method: str, *args: Any, **options: Any) -> Any:
         """One turn with one call, synced at once; its result, or Refused."""
@@ -241,9 +253,7 @@ class World:
         replay = Replay(self.table, store)
         seq = 0
         for now, records in self.blocks:
-            for record in records:
-                seq += 1
-                replay.apply(unpack_trusted(record), seq, now)
+            seq += replay.apply_block(memoryview(b"".join(records)), seq + 1, now)
         return store
 
     def restored(self) -> Store:
@@ -261,6 +271,18 @@ class World:
         assert content(self.replayed()) == expected
         assert content(self.restored()) == expected
         assert self.replayed().totals() == self.restored().totals() == self.store.totals()
+
+
+def split(records: bytes) -> list[bytes]:
+    """Packed records that follow one another, one by one."""
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False)
+    unpacker.feed(records)
+    found: list[bytes] = []
+    start = 0
+    for _ in unpacker:
+        found.append(records[start : unpacker.tell()])
+        start = unpacker.tell()
+    return found
 
 
 def content(store: Store) -> dict[str, list[bytes]]:

@@ -1,4 +1,4 @@
-"""The workloads, by the name that the command line takes."""
+"""The workloads, by the name that the command line takes, in the order in which all of them run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,33 @@ from collections.abc import Callable, Mapping
 
 from bench.report import Result
 from bench.run import Run
-from bench.workloads import counter, latency, recovery, turns
+from bench.workloads import (
+    board,
+    counter,
+    latency,
+    mixed,
+    pubsub,
+    recovery,
+    sdk,
+    stall,
+    synced,
+    turns,
+)
 
 __all__ = ["WORKLOADS"]
 
 WORKLOADS: Mapping[str, Callable[[Run], Result]] = {
     "counter": counter.measure,
+    "counter-hot": counter.one,
+    "counter-many": counter.many,
+    "board": board.measure,
+    "rank": board.rank,
+    "pubsub": pubsub.measure,
     "latency": latency.measure,
+    "sdk": sdk.measure,
+    "synced": synced.measure,
+    "mixed": mixed.measure,
     "recovery": recovery.measure,
+    "snapshot-stall": stall.measure,
     "turns": turns.measure,
 }

@@ -1,58 +1,65 @@
-"""Pipelined increments, against redis INCR: how many a second does one core take?"""
+"""Pipelined increments, against redis INCR: of many counters, of one, and in vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
-from bench.contest import KEYS, Round, Shape, contest
-from bench.report import OURS, Measure, Result, ratio
+from bench.contest import KEYS, Load, Shape, check_counters, contest, rates, servers
+from bench.report import OURS, Result
 from bench.run import Run
+from bench.supplies import increments, vectors
 
-__all__ = ["SHAPE", "measure"]
+__all__ = ["SHAPE", "many", "measure", "one"]
 
 SHAPE = Shape(connections=16, depth=128)
-RATE_WANTED = 200_000
-RATIO_WANTED = 0.25
-WAITED_PERCENT_MAX = 10.0  # above it the machine was not ours: a comparison means little
-_INCREMENTS = "increments"
-_WAITED = "waited for the core"
-_SHARE = "% of time"
+_VECTOR_SHAPE = Shape(connections=16, depth=8)
+_ITEMS = 100  # of a vector
+_HELD = "after every round the counters held exactly what had been acknowledged"
 
 
 def measure(run: Run) -> Result:
-    result = Result(
-        "counter",
-        f"counter.add of one of {run.sized(KEYS):,} counters against INCR; {SHAPE}",
-    )
-    for _, by_subject in contest(run, [SHAPE]):
-        for quantity, unit, value in _VALUES:
-            result.measures += [
-                Measure(quantity, subject, unit, [value(one) for one in rounds], unit != _SHARE)
-                for subject, rounds in by_subject.items()
-            ]
-    result.notes = [
-        "after every round the counters held exactly what had been acknowledged",
-        "processor time and waiting are of the server's main thread (/proc/PID/schedstat)",
-        _verdict(result.measures),
-    ]
+    """Workload `counter`."""
+    keys = run.sized(KEYS)
+    return _increments(run, Result("counter", f"counter.add of one of {keys:,} against INCR"), keys)
+
+
+def one(run: Run) -> Result:
+    """Workload `counter-hot`."""
+    return _increments(run, Result("counter-hot", "counter.add of one counter against INCR"), 1)
+
+
+def _increments(run: Run, result: Result, keys: int) -> Result:
+    result.summary += f"; {SHAPE}"
+    with servers(run) as peers:
+        check = check_counters(peers.ours, keys)
+        rounds = contest(run, result.workload, peers, partial(_singly, keys), check)
+    rates(result, "increments", rounds)
+    result.notes.append(_HELD)
     return result
 
 
-_VALUES: list[tuple[str, str, Callable[[Round], float]]] = [
-    (_INCREMENTS, "ops/s", lambda one: one.outcome.rate),
-    (f"{_INCREMENTS} by processor time", "ops/cpu s", lambda one: one.per_cpu_s),
-    (_WAITED, _SHARE, lambda one: 100 * one.waited_share),
-]
+def many(run: Run) -> Result:
+    """Workload `counter-many`."""
+    result = Result(
+        "counter-many",
+        f"counter.add_many of {_ITEMS}, {_VECTOR_SHAPE}, against as many INCR, {SHAPE}",
+    )
+    with servers(run) as peers:
+        check = check_counters(peers.ours, run.sized(KEYS))
+        for keys in (1_000, KEYS):
+            title = f"updates of {keys:,} counters"
+            rounds = contest(run, title, peers, partial(_grouped, run.sized(keys)), check)
+            rates(result, title, rounds)
+    result.notes.append(_HELD)
+    return result
 
 
-def _verdict(measures: list[Measure]) -> str:
-    asked = f"wanted: {RATE_WANTED:,} ops/s on one core, or {RATIO_WANTED} of redis"
-    rate = next(made.median for made in measures if made.subject == OURS)
-    if rate >= RATE_WANTED:
-        return f"{asked}: reached"
-    waited = max(made.median for made in measures if made.quantity == _WAITED)
-    if waited > WAITED_PERCENT_MAX:
-        return f"{asked}: undecided, other threads had the core for {waited:.0f} % of a round"
-    compared = ratio(measures, _INCREMENTS)
-    reached = compared is not None and compared[0] >= RATIO_WANTED
-    return f"{asked}: {'reached' if reached else 'missed'}"
+def _singly(keys: int, subject: str) -> Load:
+    return Load(partial(increments, subject, keys, SHAPE.depth), SHAPE)
+
+
+def _grouped(keys: int, subject: str) -> Load:
+    if subject != OURS:
+        return _singly(keys, subject)
+    supply = partial(vectors, keys, _ITEMS, _VECTOR_SHAPE.depth)
+    return Load(supply, _VECTOR_SHAPE, count=lambda outcome: outcome.replies * _ITEMS)

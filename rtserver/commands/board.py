@@ -25,7 +25,7 @@ from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.limits import LIST_DEFAULT
-from rtserver.state.boards import Board, BoardRules, Entry, RankKind, Score, Submission
+from rtserver.state.boards import Board, BoardRules, Boards, Entry, RankKind, Score, Submission
 from rtserver.state.store import Store
 from rtserver.wire.codec import pack
 
@@ -133,16 +133,17 @@ def _submission(done: Submission) -> dict[str, Any]:
 def submit_many(store: Store, ctx: Context, name: str, items: list[Any]) -> dict[str, Any]:
     boards = store.boards
     with boards.open(ctx.now, name) as board:
-
-        def one(item: Any) -> dict[str, Any]:
-            member, score = _SCORE.read(item)
-            return _submission(boards.submit(ctx.now, board, member, score))
-
-        results = each(items, one)
+        results = each(items, lambda item: submit_item(boards, ctx.now, board, item))
     if not ctx.replaying and any(type(result) is Failed for result in results):
         done = zip(items, results, strict=True)
         ctx.log_as(name, [item for item, result in done if type(result) is not Failed])
     return {"items": results}
+
+
+def submit_item(boards: Boards, now: int, board: Board, item: Any) -> dict[str, Any]:
+    """One [member, score] of a vector."""
+    member, score = _SCORE.read(item)
+    return _submission(boards.submit(now, board, member, score))
 
 
 @command(

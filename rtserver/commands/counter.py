@@ -21,6 +21,7 @@ from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.limits import LIST_DEFAULT
+from rtserver.state.counters import Counters
 from rtserver.state.store import Store
 
 WITHIN = Shape("Within", value="int", applied="int")
@@ -79,15 +80,16 @@ def _sum_add_many(journal: Journal, args: list[Any], result: Any) -> bool:
 def add_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
     now = ctx.now
     counters = store.counters
-
-    def one(item: Any) -> int:
-        name, delta = _DELTA.read(item)
-        return counters.add(now, name, delta)
-
-    values = each(items, one)
+    values = each(items, lambda item: add_item(counters, now, item))
     if not ctx.replaying:
         ctx.log_as([item for item, value in zip(items, values, strict=True) if _applied(value)])
     return {"values": values}
+
+
+def add_item(counters: Counters, now: int, item: Any) -> int:
+    """One [name, delta] of a vector."""
+    name, delta = _DELTA.read(item)
+    return counters.add(now, name, delta)
 
 
 @command(

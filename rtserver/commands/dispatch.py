@@ -23,7 +23,7 @@ from rtserver.commands.journal import (
     META_RESULT,
     META_SOURCE,
     META_USER,
-    Journal,
+    new_journal,
 )
 from rtserver.commands.options import Options, parse_options
 from rtserver.commands.table import ROLES, Ack, Command
@@ -45,11 +45,11 @@ from rtserver.state.store import Store
 from rtserver.wire.codec import pack, unpack_trusted
 from rtserver.wire.frames import NOTIFICATION, REQUEST
 
-__all__ = ["BrokenState", "Dispatcher", "Offloaded", "Waiting"]
+__all__ = ["RECORD_OVERHEAD", "BrokenState", "Dispatcher", "Offloaded", "Waiting"]
 
 _log = logging.getLogger("rtserver")
 
-_RECORD_OVERHEAD = 1_024  # of a record beside the request's own bytes: user, address, digest
+RECORD_OVERHEAD = 1_024  # of a record beside the request's own bytes: user, address, digest
 _RESULT_ITEM_BYTES = 512  # of the remembered result of one item of a vector
 _UNKNOWN_COST = 20  # looking for a near name
 _ID_MAX = 2**64
@@ -62,13 +62,13 @@ class BrokenState(Exception):
 
 
 class Waiting(NamedTuple):
-    """A reply that leaves when the block of its turn is synced."""
+    """Replies that leave when the block of their turn is synced."""
 
     connection: Connection
-    request_id: int
-    result: Any
-    refusal: RtError | None  # a duplicate is answered when the original is safe
-    timeout_ms: int | None
+    replies: bytes
+    number: int  # of replies
+    request_id: int = 0  # of a single one that has a timeout
+    timeout_ms: int | None = None
 
 
 class Offloaded(NamedTuple):
@@ -90,7 +90,7 @@ class Dispatcher:
         metrics: Metrics,
     ) -> None:
         self.ctx = Context()
-        self.journal = Journal()
+        self.journal = new_journal(store.counters.tally)
         self.refusal: RtError | None = None  # why writes are refused in this turn
         self.full: RtError | None = None  # what to answer when the journal has no room left
         self.waiting: list[Waiting] = []
@@ -160,7 +160,10 @@ class Dispatcher:
                 result = self._read(command, args)
         except RtError as error:
             if error.kind is DUPLICATE and request_id is not None:
-                self._wait(connection, request_id, None, error, None)
+                # It is answered when the original is safe.
+                self._metrics.count_error(error.kind.name)
+                reply = connection.form.encode_error(request_id, error.as_wire())
+                self._wait(connection, request_id, reply, None)
             else:
                 self._refuse(connection, request_id, error)
             return cost
@@ -170,7 +173,8 @@ class Dispatcher:
         elif request_id is None:
             return cost
         elif ack == "synced":
-            self._wait(connection, request_id, result, None, options)
+            reply = connection.form.encode_reply(request_id, result)
+            self._wait(connection, request_id, reply, options)
         else:
             connection.send(connection.form.encode_reply(request_id, result))
         return cost
@@ -179,14 +183,13 @@ class Dispatcher:
         self,
         connection: Connection,
         request_id: int,
-        result: Any,
-        refusal: RtError | None,
+        reply: bytes,
         options: Options | None,
     ) -> None:
         """Answers when everything up to this turn is synced."""
         timeout_ms = None if options is None else options.timeout_ms
         connection.waiting += 1
-        self.waiting.append(Waiting(connection, request_id, result, refusal, timeout_ms))
+        self.waiting.append(Waiting(connection, reply, 1, request_id, timeout_ms))
 
     def issue(self, method: str, args: list[Any]) -> Any:
         """An internal command, logged like any other, also within another command."""
@@ -213,7 +216,7 @@ class Dispatcher:
             raise self.refusal.with_traceback(None)  # it is raised again and again
         if meta is not None and command.items_place is not None:
             size += _RESULT_ITEM_BYTES * len(args[command.items_place])
-        if journal.bytes + size + _RECORD_OVERHEAD > journal.limit:
+        if journal.bytes + size + RECORD_OVERHEAD > journal.limit:
             assert self.full is not None, "a turn that sets a limit says why"
             raise self.full.with_traceback(None)
         ctx = self.ctx

@@ -7,10 +7,11 @@ is [method, version, args] or [method, version, args, meta]; the keys of meta ar
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from rtserver.commands.table import Command
-from rtserver.limits import INT64_MAX, INT64_MIN
+from rtserver.compiled import twin
+from rtserver.structs.tally import Tally
 from rtserver.wire.codec import pack
 
 __all__ = [
@@ -21,8 +22,13 @@ __all__ = [
     "META_RESULT",
     "META_SOURCE",
     "META_USER",
+    "SUM_BYTES",
     "SUM_METHOD",
+    "SUM_VERSION",
     "Journal",
+    "new_journal",
+    "packed_record",
+    "touches",
 ]
 
 META_USER: Final = "u"  # who acted
@@ -34,67 +40,69 @@ META_SOURCE: Final = "s"  # [name, partition, offset]
 META_DRAWS: Final = "d"  # ids drawn in the turn before this command
 
 SUM_METHOD: Final = "counter.sum"
-_SUM_VERSION = 1
-_SUM_OVERHEAD = 24  # bytes of a delta, headers, and a share of the record
+SUM_VERSION: Final = 1
+SUM_BYTES: Final = 24  # of a delta, headers, and a share of the record
 
 
 class Journal:
-    """Collects records in order; `drain` hands them over as packed bytes."""
+    """Collects records in order; `drain` hands them over as packed bytes. The sums are the notes
+    of the counters' tally. `add` packs its arguments at once."""
 
-    __slots__ = ("_records", "_sums", "bytes", "limit")
+    __slots__ = ("_records", "_tally", "bytes", "limit")
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
         self._records: list[bytes] = []
-        self._sums: dict[str, int] = {}
         self.bytes = 0  # at least what drain will return
         self.limit = 0  # room in the log for this turn
 
     def __bool__(self) -> bool:
-        return bool(self._records) or bool(self._sums)
+        return bool(self._records) or self._tally.notes > 0
 
     def add_sum(self, name: str, delta: int) -> None:
         """A plain increment, already applied."""
-        sums = self._sums
-        before = sums.get(name)
-        if before is None:
-            sums[name] = delta
-            self.bytes += 4 * len(name) + _SUM_OVERHEAD
-            return
-        total = before + delta
-        if not INT64_MIN <= total <= INT64_MAX:
+        before = self._tally.notes
+        if not self._tally.note(name, delta):
             self._flush_sums()
             self.add_sum(name, delta)
-        else:
-            sums[name] = total
+        elif self._tally.notes != before:
+            self.bytes += 4 * len(name) + SUM_BYTES
 
     def add(self, command: Command, args: list[Any], meta: dict[str, Any] | None) -> None:
         """Any other write, already applied."""
-        if self._sums:
-            self._flush_touched(command, args)
-        if meta:
-            record = pack((command.name, command.version, args, meta))
-        else:
-            record = pack((command.name, command.version, args))
+        if self._tally.notes and touches(self._tally, command, args):
+            self._flush_sums()
+        record = packed_record(command, args, meta)
         self._records.append(record)
         self.bytes += len(record)
 
-    def drain(self) -> list[bytes]:
-        """All records of the turn; the journal is empty afterwards."""
-        if self._sums:
+    def drain(self) -> tuple[bytes, int]:
+        """All records of the turn and how many; the journal is empty afterwards."""
+        if self._tally.notes:
             self._flush_sums()
-        records = self._records
-        self._records = []
+        records, self._records = self._records, []
         self.bytes = 0
-        return records
-
-    def _flush_touched(self, command: Command, args: list[Any]) -> None:
-        """Sums come before a record that reads or changes one of their counters. A command
-        without a key may touch any."""
-        place = command.key_place
-        if place is None or (command.noun == "counter" and args[place] in self._sums):
-            self._flush_sums()
+        return b"".join(records), len(records)
 
     def _flush_sums(self) -> None:
-        items = list(self._sums.items())
-        self._sums.clear()
-        self._records.append(pack((SUM_METHOD, _SUM_VERSION, (items,))))
+        self._records.append(pack((SUM_METHOD, SUM_VERSION, (self._tally.take_notes(),))))
+
+
+def touches(tally: Tally, command: Command, args: list[Any]) -> bool:
+    """Whether a command reads or changes a counter that has a sum, which must then come before
+    it. A command without a key may touch any."""
+    place = command.key_place
+    return place is None or (command.noun == "counter" and tally.noted(args[place]))
+
+
+def packed_record(command: Command, args: list[Any], meta: dict[str, Any] | None) -> bytes:
+    """The record of a write."""
+    if meta:
+        return pack((command.name, command.version, args, meta))
+    return pack((command.name, command.version, args))
+
+
+def new_journal(tally: Tally) -> Journal:
+    """An empty journal, in compiled form where there is one."""
+    compiled = twin(__name__)
+    return Journal(tally) if compiled is None else cast(Journal, compiled.Journal(tally))

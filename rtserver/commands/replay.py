@@ -20,6 +20,8 @@ from rtserver.commands.journal import (
     META_USER,
 )
 from rtserver.commands.table import Command
+from rtserver.compiled import twin
+from rtserver.persist.recovery import one_by_one
 from rtserver.state.store import Store
 from rtserver.wire.codec import pack
 
@@ -33,13 +35,32 @@ class ReplayFailed(Exception):
 class Replay:
     """Feeds a store from a log or a snapshot. Also the state of a snapshot's rehearsal."""
 
-    __slots__ = ("_ctx", "_store", "_table")
+    __slots__ = ("_ctx", "_short_ways", "_store", "_table")
 
     def __init__(self, table: Mapping[str, Command], store: Store) -> None:
+        compiled = twin(__name__)
+        self._short_ways: Any = None if compiled is None else compiled.ShortWays(store)
         self._table = table
         self._store = store
         self._ctx = Context()
         self._ctx.replaying = True
+
+    def apply_block(self, records: memoryview, first_seq: int, now: int) -> int:
+        """The packed records of a block; how many they are. Raises ReplayFailed."""
+        if self._short_ways is not None:
+            return self._apply_compiled(records, first_seq, now)
+        return one_by_one(self.apply)(records, first_seq, now)
+
+    def _apply_compiled(self, records: memoryview, first_seq: int, now: int) -> int:
+        try:
+            count: int = self._short_ways.apply_block(records, first_seq, now, self.apply)
+        except ReplayFailed:
+            raise
+        except Exception as error:
+            raise ReplayFailed(
+                f"a record from {first_seq} on fails on replay: {type(error).__name__}: {error}"
+            ) from error
+        return count
 
     def apply(self, record: Any, seq: int, now: int) -> None:
         """One record with the time of its block. Raises ReplayFailed."""

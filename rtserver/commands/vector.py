@@ -11,7 +11,7 @@ from typing import Any
 from rtserver.commands.kinds import Kind
 from rtserver.errors import INVALID_PARAMS, RtError, shown
 
-__all__ = ["Failed", "Item", "each"]
+__all__ = ["Failed", "Item", "attempt", "each"]
 
 
 class Failed(dict[str, Any]):
@@ -30,6 +30,11 @@ def each(items: list[Any], apply: Callable[[Any], Any]) -> list[Any]:
         except RtError as error:
             results.append(Failed(error))
     return results
+
+
+def attempt(apply: Callable[[Any], Any], item: Any) -> Any:
+    """The same for one item."""
+    return each([item], apply)[0]
 
 
 class Item:

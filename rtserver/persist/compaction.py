@@ -26,7 +26,7 @@ __all__ = ["State", "compact", "load_snapshot"]
 class State(Protocol):
     """What is snapshotted; `dump` gives the values that `load_chunk` of an empty one takes."""
 
-    def apply(self, record: Any, seq: int, now_ms: int, /) -> object: ...
+    def apply_block(self, records: memoryview, first_seq: int, now_ms: int, /) -> int: ...
 
     def load_chunk(self, chunk: Any, /) -> object: ...
 
@@ -44,7 +44,11 @@ def compact(directory: Path, files: Files, make_state: Callable[[], State]) -> d
     """
     state = make_state()
     recovered = recover(
-        directory, files, apply=state.apply, load_chunk=state.load_chunk, sealed_only=True
+        directory,
+        files,
+        apply_block=state.apply_block,
+        load_chunk=state.load_chunk,
+        sealed_only=True,
     )
     manifest = recovered.manifest
     if recovered.seq == 0:

@@ -27,7 +27,7 @@ from rtserver.persist.directory import ARCHIVE, QUARANTINE
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.files import Files
 from rtserver.persist.manifest import Manifest, SnapshotEntry, read_manifest
-from rtserver.persist.recovery import recover
+from rtserver.persist.recovery import one_by_one, recover
 from rtserver.persist.segments import first_damage
 from rtserver.persist.snapshot import read_snapshot, verify_file
 
@@ -50,7 +50,11 @@ def examine(directory: Path, files: Files, *, running: bool) -> dict[str, Any]:
             problems += _check_snapshots(directory, files, manifest)
             problems += _check_segments(directory, files, manifest)
         recovered = recover(
-            directory, files, apply=_ignore, load_chunk=_ignore, sealed_only=running
+            directory,
+            files,
+            apply_block=one_by_one(_ignore),
+            load_chunk=_ignore,
+            sealed_only=running,
         )
     except LogDamaged as problem:
         problems.append(problem)

@@ -186,18 +186,21 @@ class Log:
         When the disk turns out to be full the block is kept and `stalled` is set: nothing of
         it may be acknowledged until `retry` returned True. Raises LogFailed.
         """
+        return self.append_packed(b"".join(records), len(records), now_ms)
+
+    def append_packed(self, payload: bytes, count: int, now_ms: int) -> int:
+        """`append` of `count` records that are joined already."""
         self._check()
         if self.stalled:
             raise ValueError("a block is stalled: retry must succeed before the next append")
-        if not records:
+        if not count:
             return self._seq
-        payload = b"".join(records)
         if len(payload) > self._free() + BLOCK_HEADER.size:  # a marker may have come between
             raise ValueError(f"{len(payload)} bytes of records, there is room for {self.room}")
         if now_ms < self._now_ms:
             raise ValueError(f"time went back from {self._now_ms} to {now_ms} ms")
         self._now_ms = now_ms
-        self._append(payload, len(records))
+        self._append(payload, count)
         return self._seq
 
     def retry(self) -> bool:

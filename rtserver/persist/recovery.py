@@ -10,8 +10,8 @@ if nothing valid lies beyond it at all (a process that dies leaves only its last
 Anything else raises LogDamaged. No record is ever skipped.
 
 Costs a checksum of each file that the snapshot makes needless, a pass over the snapshot to verify
-and one to load it, and one over the log after it: two checksums a block, one call of `apply` a
-record.
+and one to load it, and one over the log after it: two checksums and one call of `apply_block` a
+block.
 """
 
 from __future__ import annotations
@@ -55,8 +55,20 @@ from rtserver.persist.segments import (
 )
 from rtserver.persist.snapshot import SnapshotMeta, is_snapshot_name, read_snapshot, verify_file
 
-__all__ = ["Apply", "LoadChunk", "LogDamaged", "Recovered", "SegmentEnd", "Torn", "recover"]
+__all__ = [
+    "Apply",
+    "ApplyBlock",
+    "LoadChunk",
+    "LogDamaged",
+    "Recovered",
+    "SegmentEnd",
+    "Torn",
+    "one_by_one",
+    "recover",
+]
 
+# Packed records of a block, the sequence number of the first, the block's time in ms -> how many.
+ApplyBlock = Callable[[memoryview, int, int], int]
 Apply = Callable[[Any, int, int], object]  # record, its sequence number, its block's time in ms
 LoadChunk = Callable[[Any], object]
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -114,11 +126,26 @@ class Recovered:
         return self.power_loss or self.manifest.era_pending
 
 
+def one_by_one(apply: Apply) -> ApplyBlock:
+    """Applies the records of a block one after another."""
+
+    def apply_block(records: memoryview, first_seq: int, now_ms: int) -> int:
+        unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=len(records))
+        unpacker.feed(records)
+        count = 0
+        for record in unpacker:
+            apply(record, first_seq + count, now_ms)
+            count += 1
+        return count
+
+    return apply_block
+
+
 def recover(
     directory: Path,
     files: Files,
     *,
-    apply: Apply,
+    apply_block: ApplyBlock,
     load_chunk: LoadChunk,
     progress: Progress | None = None,
     sealed_only: bool = False,
@@ -136,7 +163,7 @@ def recover(
     run.choose_snapshot(progress)
     run.check_covered()
     run.load_snapshot(load_chunk)
-    run.replay(apply)
+    run.replay(apply_block)
     return run.recovered
 
 
@@ -237,12 +264,12 @@ class _Run:
         self._chain = Chain(entry.seq, entry.last_crc, entry.now_ms, entry.boot_ms)
         self.recovered.snapshot = entry.name
 
-    def replay(self, apply: Apply) -> None:
+    def replay(self, apply_block: ApplyBlock) -> None:
         """Every block after the snapshot; then the end of the log is known."""
         for place, entry in enumerate(self._entries):
             segment = load_segment(self._directory, self._files, self._manifest, entry)
             first_seq = self._chain.seq + 1
-            end, bad = self._replay_segment(segment, apply)
+            end, bad = self._replay_segment(segment, apply_block)
             if bad is not None:
                 self._cut(segment, bad, self._entries[place + 1 :])
             self._note_end(segment, first_seq, end)
@@ -254,24 +281,20 @@ class _Run:
         recovered.seq, recovered.last_crc = chain.seq, chain.crc
         recovered.now_ms, recovered.boot_ms = chain.now_ms, chain.boot_ms
 
-    def _replay_segment(self, segment: LoadedSegment, apply: Apply) -> tuple[int, BadBlock | None]:
+    def _replay_segment(
+        self, segment: LoadedSegment, apply_block: ApplyBlock
+    ) -> tuple[int, BadBlock | None]:
         """Applies its records; (where its blocks end, what stands there but zeros)."""
         recovered = self.recovered
         data = segment.data
-        unpacker = msgpack.Unpacker(
-            raw=False, strict_map_key=False, use_list=True, max_buffer_size=len(data)
-        )
         end = SEGMENT_HEADER.size
         try:
             for block in walk(data, segment.seed, self._chain):
                 if block.records:
-                    now_ms = block.now_ms
-                    unpacker.feed(data[block.start : block.end])
-                    seq = block.first_seq - 1
-                    for seq, record in enumerate(unpacker, block.first_seq):
-                        apply(record, seq, now_ms)
-                    if seq != block.last_seq:
-                        reason = f"it holds records up to {seq}, its header says {block.last_seq}"
+                    records = data[block.start : block.end]
+                    count = apply_block(records, block.first_seq, block.now_ms)
+                    if count != block.records:
+                        reason = f"it holds {count} records, its header says {block.records}"
                         raise LogDamaged(segment.name, block.offset, reason)
                 end = block.end
                 recovered.blocks += 1

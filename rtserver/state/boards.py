@@ -1,17 +1,16 @@
 """Leaderboards: members ranked by score, ties to whoever reached the score first.
 
-A board is a skiplist of (key, seq, slot) beside columns of member, score and seq per slot. The
-key is the score in ascending order of rank (negated where high scores rank first); seq counts
-the board's score changes, so equal scores rank by the time of reaching them. Each submit costs
-one descent of the skiplist to take the old entry out and one to put the new one in; both ranks
-come from these descents.
+A board is a ranking (structs/ranking.py) and what belongs to some of its members: data, bans,
+deadlines. The ranking's key is the score as an int64 in ascending order of rank (turned over where
+high scores rank first); its seq counts the board's score changes, so equal scores rank by the
+time of reaching them. A submit is one move of the ranking, which tells both ranks.
 
 Deleting a board is immediate for callers; its memory is freed in slices by `reclaim`.
 """
 
 from __future__ import annotations
 
-from array import array
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,15 +20,17 @@ from typing import Any, Literal, NamedTuple
 from rtserver.errors import BANNED, CONFLICT, LIMIT_REACHED, NOT_FOUND, OUT_OF_RANGE, RtError
 from rtserver.limits import INT64_MAX, INT64_MIN
 from rtserver.state.timers import Timers
+from rtserver.structs import float_keys
 from rtserver.structs.ordered_names import OrderedNames
+from rtserver.structs.ranking import new_ranking
 from rtserver.structs.sharded_map import ShardedMap
-from rtserver.structs.skiplist import Skiplist
 
 __all__ = ["TIMER_KIND", "Board", "BoardRules", "Boards", "Entry", "Submission"]
 
 TIMER_KIND = "board"
 _CHUNK = 1_000
 _GRAVE_COST = 20  # of freeing an empty board, in entries
+_MODES = ("best", "last", "sum")
 
 Score = int | float
 RankKind = Literal["ordinal", "competition", "dense"]
@@ -66,112 +67,78 @@ class Entry(NamedTuple):
 
 
 class Board:
-    """One board. Members are interned into slots; a freed slot is used again."""
+    """One board. Compiled commands change its `ranking` directly where its flags and marks say
+    that nothing else is to be done."""
 
     __slots__ = (
-        "_bans",
         "_descending",
         "_expires",
         "_expiry",
         "_floats",
-        "_free",
         "_meta",
-        "_names",
-        "_ranking",
-        "_scores",
-        "_seqs",
-        "_slots",
         "banned",
         "created_at",
-        "members_max",
         "name",
+        "ranking",
         "rules",
-        "seq",
     )
 
     def __init__(self, name: str, rules: BoardRules, created_at: int) -> None:
         self.name = name
         self.rules = rules
         self.created_at = created_at
-        self.seq = 0  # score changes so far; never reused
-        self.members_max: int | None = None
         self.banned: ShardedMap[bool] = ShardedMap()
-        self._bans = False  # these two spare look-ups on boards that never had any
-        self._expires = False
+        self._expires = False  # spares look-ups on boards that never had a deadline
         self._floats = rules.score == "float"
         self._descending = rules.order == "desc"
-        column = "d" if self._floats else "q"
-        self._ranking: Skiplist[Any, int] = Skiplist(column, "I")
-        self._slots: ShardedMap[int] = ShardedMap()
-        self._names: list[str | None] = []
-        self._scores: array[Any] = array(column)
-        self._seqs = array("q")
-        self._free: list[int] = []
         self._meta: ShardedMap[Any] = ShardedMap()
         self._expiry: ShardedMap[tuple[int, int]] = ShardedMap()  # member -> (due_ms, timer id)
+        self.ranking = new_ranking()
+        self.ranking.descending = self._descending
+        self.ranking.floats = self._floats
+        self.ranking.mode = _MODES.index(rules.mode)
 
     def __len__(self) -> int:
-        return len(self._ranking)
+        return len(self.ranking)
 
     def __contains__(self, member: str) -> bool:
-        return member in self._slots
+        return member in self.ranking
+
+    def bound(self, members_max: int | None) -> None:
+        """From now on no more members than these enter; None: as many as come."""
+        self.ranking.members_max = -1 if members_max is None else members_max
 
     # --- writing ---
 
     def submit(self, member: str, score: Score, mode: str | None = None) -> Submission:
         """Applies one score. Raises RtError before anything has changed."""
-        slots = self._slots
-        slot = slots.shards[hash(member) & slots.mask].get(member)
-        if slot is None:
+        found = self.ranking.find(member)
+        if found is None:
             return self._enter(member, score)
-        old = self._scores[slot]
+        old = self._score(found[0])
         score = self._resolve(member, old, score, mode or self.rules.mode)
-        old_key, old_seq = self._key(old), self._seqs[slot]
         if score == old:
-            rank = self._ranking.rank(old_key, old_seq) + 1
+            rank = self._rank_as("ordinal", member, found[0])
             return Submission(old, rank, rank, False)
-        self.seq += 1
-        previous = self._ranking.remove(old_key, old_seq) + 1
-        self._scores[slot] = score
-        self._seqs[slot] = self.seq
-        rank = self._ranking.insert(self._key(score), self.seq, slot) + 1
-        return Submission(score, rank, previous, True)
+        previous, place = self.ranking.move(member, self._key(score))
+        return Submission(score, place + 1, previous + 1, True)
 
     def check_new(self, member: str, score: Score) -> Score:
         """The score of a member that enters. Raises RtError where it may not."""
-        if self._bans and member in self.banned:
+        if self.ranking.guarded and member in self.banned:
             raise RtError(BANNED, f"{member!r} is banned from board {self.name!r}")
         return self._checked(member, score)
 
     def _enter(self, member: str, score: Score) -> Submission:
         score = self.check_new(member, score)
-        if self.members_max is not None and len(self) >= self.members_max:
+        members_max = self.ranking.members_max
+        if 0 <= members_max <= len(self):
             raise RtError(
                 LIMIT_REACHED,
-                f"board {self.name!r} has {len(self)} members, at most {self.members_max}"
+                f"board {self.name!r} has {len(self)} members, at most {members_max}"
                 " (limits.board_members_max)",
             )
-        self.seq += 1
-        rank = self._place(member, score, self.seq) + 1
-        return Submission(score, rank, None, True)
-
-    def _place(self, member: str, score: Score, seq: int) -> int:
-        slot = self._take_slot(member, score, seq)
-        return self._ranking.insert(self._key(score), seq, slot)
-
-    def _take_slot(self, member: str, score: Score, seq: int) -> int:
-        if self._free:
-            slot = self._free.pop()
-            self._names[slot] = member
-            self._scores[slot] = score
-            self._seqs[slot] = seq
-        else:
-            slot = len(self._names)
-            self._names.append(member)
-            self._scores.append(score)
-            self._seqs.append(seq)
-        self._slots.insert(member, slot)
-        return slot
+        return Submission(score, self.ranking.place(member, self._key(score)) + 1, None, True)
 
     def _checked(self, member: str, score: Score) -> Score:
         if self._floats:
@@ -195,7 +162,7 @@ class Board:
                 f"the score of {member!r} would be {value}; board {self.name!r} keeps finite"
                 " numbers",
             )
-        return value
+        return value + 0.0  # not -0.0
 
     def _resolve(self, member: str, old: Score, score: Score, mode: str) -> Score:
         """The score that the member has after this submit."""
@@ -207,21 +174,20 @@ class Board:
         better = score > old if self._descending else score < old
         return score if better else old
 
-    def _key(self, score: Any) -> Any:
-        """Ascending in order of rank. ~score is -score - 1: it cannot overflow 64 bits."""
-        if not self._descending:
-            return score
-        return -score if self._floats else ~score
+    def _key(self, score: Score) -> int:
+        """Ascending in order of rank. ~n is -n - 1: it cannot overflow 64 bits."""
+        key = float_keys.key_of(score) if self._floats else int(score)
+        return ~key if self._descending else key
+
+    def _score(self, key: int) -> Score:
+        if self._descending:
+            key = ~key
+        return float_keys.float_of(key) if self._floats else key
 
     def remove(self, member: str) -> bool:
         """True when the member was on the board."""
-        slot = self._slots.get(member)
-        if slot is None:
+        if self.ranking.remove(member) is None:
             return False
-        self._slots.pop(member)
-        self._ranking.remove(self._key(self._scores[slot]), self._seqs[slot])
-        self._names[slot] = None
-        self._free.append(slot)
         if member in self._meta:
             self._meta.pop(member)
         return True
@@ -230,15 +196,16 @@ class Board:
         self._meta.insert(member, meta)
 
     def ban(self, members: Iterable[str]) -> None:
-        self._bans = True
         for member in members:
             self.banned.insert(member, True)
+        self.ranking.guarded = len(self.banned) > 0
 
     def unban(self, members: Iterable[str]) -> int:
         """How many of the members were banned."""
         banned = [member for member in dict.fromkeys(members) if member in self.banned]
         for member in banned:
             self.banned.pop(member)
+        self.ranking.guarded = len(self.banned) > 0
         return len(banned)
 
     # --- deadlines of members ---
@@ -257,53 +224,50 @@ class Board:
     def set_deadline(self, member: str, due: int, timer_id: int) -> None:
         self._expires = True
         self._expiry.insert(member, (due, timer_id))
+        self.ranking.mark(member, True)
 
     def drop_deadline(self, member: str) -> tuple[int, int] | None:
-        return self._expiry.pop(member) if member in self._expiry else None
+        if member not in self._expiry:
+            return None
+        self.ranking.mark(member, False)
+        return self._expiry.pop(member)
 
     # --- reading ---
 
     def find(self, now: int, member: str, kind: RankKind) -> tuple[int, Score] | None:
         """(rank, score) of a member, or None."""
-        slot = self._slots.get(member)
-        if slot is None or self.expired(now, member):
+        found = self.ranking.find(member)
+        if found is None or self.expired(now, member):
             return None
-        score = self._scores[slot]
-        return self._rank_as(kind, self._key(score), self._seqs[slot]), score
+        return self._rank_as(kind, member, found[0]), self._score(found[0])
 
-    def _rank_as(self, kind: RankKind, key: Any, seq: int) -> int:
-        if kind == "ordinal":
-            return self._ranking.rank(key, seq) + 1
+    def _rank_as(self, kind: RankKind, member: str, key: int) -> int:
+        """The rank of a member that has this key."""
         if kind == "competition":
-            return self._ranking.rank_of_key(key) + 1
-        return self._ranking.distinct_before(key) + 1
+            return self.ranking.rank_of_key(key) + 1
+        if kind == "dense":
+            return self.ranking.distinct_before(key) + 1
+        place = self.ranking.rank(member)
+        assert place is not None, f"{member!r} is not on board {self.name!r}"
+        return place + 1
 
     def entries(self, start: int, count: int, kind: RankKind) -> list[Entry]:
         """Up to `count` entries from the 0-based place `start`, best first."""
         found: list[Entry] = []
         rank = 0
-        last_key: Any = None
-        for place, (key, seq, slot) in enumerate(self._ranking.slice(start, count), start + 1):
+        last_key: int | None = None
+        for place, (member, key, _) in enumerate(self.ranking.slice(start, count), start + 1):
             if kind == "ordinal":
                 rank = place
             elif key != last_key:
                 rank = (
-                    self._rank_as(kind, key, seq)
+                    self._rank_as(kind, member, key)
                     if last_key is None
                     else (place if kind == "competition" else rank + 1)
                 )
                 last_key = key
-            found.append(self._entry(rank, slot))
+            found.append(Entry(rank, member, self._score(key), self._meta.get(member)))
         return found
-
-    def _entry(self, rank: int, slot: int) -> Entry:
-        member = self._member(slot)
-        return Entry(rank, member, self._scores[slot], self._meta.get(member))
-
-    def _member(self, slot: int) -> str:
-        member = self._names[slot]
-        assert member is not None, f"slot {slot} of board {self.name!r} is ranked but free"
-        return member
 
     def around(self, now: int, member: str, radius: int, kind: RankKind) -> list[Entry]:
         """The member with up to `radius` neighbours on each side; empty when unknown."""
@@ -316,48 +280,44 @@ class Board:
 
     def pick(self, now: int, members: Iterable[str], kind: RankKind) -> list[Entry]:
         """Those of the members that are on the board, once each, by rank."""
-        places = []
+        found = []
         for member in dict.fromkeys(members):
-            found = self.find(now, member, "ordinal")
-            if found is not None:
-                places.append((found[0], member))
-        return [self._pick(member, kind) for _, member in sorted(places)]
-
-    def _pick(self, member: str, kind: RankKind) -> Entry:
-        slot = self._slots.get(member)
-        assert slot is not None, f"{member!r} was just found on board {self.name!r}"
-        rank = self._rank_as(kind, self._key(self._scores[slot]), self._seqs[slot])
-        return self._entry(rank, slot)
+            entry = self.ranking.find(member)
+            if entry is not None and not self.expired(now, member):
+                found.append((*entry, member))
+        return [
+            Entry(
+                self._rank_as(kind, member, key), member, self._score(key), self._meta.get(member)
+            )
+            for key, _, member in sorted(found)
+        ]
 
     def places_between(self, low: Score, high: Score) -> tuple[int, int]:
         """The 0-based places [start, end) of the scores from low to high, both included."""
-        first, last = (high, low) if self._descending else (low, high)
-        start = self._ranking.rank_of_key(self._bound(first))
-        return start, max(start, self._ranking.rank_past_key(self._bound(last)))
-
-    def _bound(self, score: Score) -> Any:
-        """A score of a query as a key; integers compare exactly with fractions."""
         if self._floats:
-            score = float(score)
-        if isinstance(score, float):
-            return -score if self._descending and self._floats else self._fraction_key(score)
-        return self._key(max(INT64_MIN, min(INT64_MAX, score)))
-
-    def _fraction_key(self, score: float) -> float:
-        """Where a fractional bound lies among integer keys (~n = -n - 1)."""
-        return -score - 1 if self._descending else score
+            low, high = float(low), float(high)
+        else:
+            low, high = math.ceil(low), math.floor(high)
+            if low > INT64_MAX or high < INT64_MIN:
+                return 0, 0
+            low, high = max(INT64_MIN, low), min(INT64_MAX, high)
+            if low > high:
+                return 0, 0
+        first, last = (high, low) if self._descending else (low, high)
+        start = self.ranking.rank_of_key(self._key(first))
+        return start, max(start, self.ranking.rank_past_key(self._key(last)))
 
     # --- snapshots and memory ---
 
     def dump(self) -> Iterator[list[Any]]:
         """Columns [members, scores, seqs, metas] in order of rank, a thousand a chunk."""
         for start in range(0, len(self), _CHUNK):
-            slots = [slot for _, _, slot in self._ranking.slice(start, _CHUNK)]
-            members = [self._member(slot) for slot in slots]
+            rows = self.ranking.slice(start, _CHUNK)
+            members = [member for member, _, _ in rows]
             yield [
                 members,
-                [self._scores[slot] for slot in slots],
-                [self._seqs[slot] for slot in slots],
+                [self._score(key) for _, key, _ in rows],
+                [seq for _, _, seq in rows],
                 {name: self._meta.get(name) for name in members if name in self._meta},
                 {name: self._expiry.get(name) for name in members if name in self._expiry},
             ]
@@ -371,8 +331,7 @@ class Board:
         deadlines: dict[str, tuple[int, int]],
     ) -> None:
         """The next chunk of a dump, in the dump's order."""
-        slots = [self._take_slot(*row) for row in zip(members, scores, seqs, strict=True)]
-        self._ranking.load_sorted([self._key(score) for score in scores], seqs, slots)
+        self.ranking.load(members, [self._key(score) for score in scores], seqs)
         for member, meta in metas.items():
             self._meta.insert(member, meta)
         for member, (due, timer_id) in deadlines.items():
@@ -380,42 +339,50 @@ class Board:
 
     def reclaim(self, entries_max: int) -> bool:
         """Frees a slice of a board that nobody can reach any more; True when all is free."""
-        done = self._ranking.release(entries_max)
-        done = self._slots.release(entries_max) and done
+        done = self.ranking.release(entries_max)
         for side in (self.banned, self._meta, self._expiry):
             done = side.release(entries_max) and done
-        del self._names[-entries_max:]
-        return done and not self._names
+        return done
 
     def check(self) -> None:
-        """Raises where skiplist, columns and member map disagree."""
-        self._ranking.check()
-        self._slots.check()
-        if len(self._slots) != len(self._ranking):
-            raise ValueError(f"{len(self._slots)} members, {len(self._ranking)} ranked")
-        for member, slot in self._slots.items():
-            key = self._key(self._scores[slot])
-            place = self._ranking.rank(key, self._seqs[slot])
-            if self._names[slot] != member or self._ranking.entry(place)[2] != slot:
-                raise ValueError(f"member {member!r} is not where its slot {slot} says")
+        """Raises where the ranking is broken or disagrees with deadlines and bans."""
+        self.ranking.check()
+        if self.ranking.guarded != (len(self.banned) > 0):
+            raise ValueError(f"board {self.name!r} has {len(self.banned)} bans and is not guarded")
+        for member, _ in self._expiry.items():
+            if not self.ranking.marked(member):
+                raise ValueError(f"{member!r} has a deadline and no mark")
 
 
 class Boards:
     """All boards by name."""
 
-    __slots__ = ("_boards", "_graves", "_names", "_timers", "boards_max", "members", "members_max")
+    __slots__ = (
+        "_boards",
+        "_graves",
+        "_names",
+        "_timers",
+        "boards_max",
+        "changes",
+        "members",
+        "members_max",
+    )
 
     def __init__(self, timers: Timers) -> None:
         self._boards: ShardedMap[Board] = ShardedMap()
         self._names = OrderedNames()
         self._timers = timers
         self._graves: deque[Board] = deque()
+        self.changes = 0  # how often a board came or went
         self.members = 0  # over all boards
         self.boards_max: int | None = None
         self.members_max: int | None = None
 
     def __len__(self) -> int:
         return len(self._boards)
+
+    def get(self, name: str) -> Board | None:
+        return self._boards.get(name)
 
     def find(self, name: str) -> Board:
         board = self._boards.get(name)
@@ -450,10 +417,11 @@ class Boards:
                 " (limits.boards_max)",
             )
         board = Board(name, rules, now)
-        board.members_max = self.members_max
+        board.bound(self.members_max)
         return board
 
     def _attach(self, board: Board) -> None:
+        self.changes += 1
         self._boards.insert(board.name, board)
         self._names.add(board.name)
 
@@ -507,6 +475,7 @@ class Boards:
     def delete(self, name: str) -> None:
         """Raises RtError not_found. The memory comes back through `reclaim`."""
         board = self.find(name)
+        self.changes += 1
         self._boards.pop(name)
         self._names.remove(name)
         self.members -= len(board)
@@ -544,7 +513,7 @@ class Boards:
         """["board", name, rules, created_at, seq, banned] before its ["members", columns...]."""
         for name, board in self._boards.items():
             banned = sorted(member for member, _ in board.banned.items())
-            yield ["board", name, board.rules.as_row(), board.created_at, board.seq, banned]
+            yield ["board", name, board.rules.as_row(), board.created_at, board.ranking.seq, banned]
             for columns in board.dump():
                 yield ["members", name, *columns]
 
@@ -554,7 +523,7 @@ class Boards:
             rules, created_at, seq, banned = rest
             board = self._new(created_at, name, BoardRules(*rules))
             self._attach(board)
-            board.seq = seq
+            board.ranking.seq = seq
             board.ban(banned)
             return
         board = self.find(name)
@@ -575,7 +544,7 @@ class Boards:
         self.boards_max = boards_max
         self.members_max = members_max
         for _, board in self._boards.items():
-            board.members_max = members_max
+            board.bound(members_max)
 
 
 def _pair(board: Board, member: str) -> str:

@@ -16,6 +16,7 @@ from rtserver.limits import INT64_MAX, INT64_MIN
 from rtserver.state.timers import Timers
 from rtserver.structs.ordered_names import OrderedNames
 from rtserver.structs.sharded_map import ShardedMap
+from rtserver.structs.tally import Tally, new_tally
 
 __all__ = ["TIMER_KIND", "Counters"]
 
@@ -26,26 +27,29 @@ _CHUNK = 1_000
 class Counters:
     """All counters. `count_max` is only set while commands are checked, not on replay."""
 
-    __slots__ = ("_expiring", "_expiry", "_names", "_timers", "_values", "count_max", "total")
+    __slots__ = ("_expiring", "_expiry", "_names", "_timers", "count_max", "tally")
 
     def __init__(self, timers: Timers) -> None:
-        self._values: ShardedMap[int] = ShardedMap()
+        self.tally: Tally = new_tally()  # names and values; the compiled fast path uses it too
         self._names = OrderedNames()
         self._expiry: ShardedMap[tuple[int, int]] = ShardedMap()  # name -> (due_ms, timer id)
         self._expiring = False  # whether any counter ever had a time to live: spares a look-up
         self._timers = timers
-        self.total = 0  # the sum of all values: compared when a snapshot is rehearsed
         self.count_max: int | None = None
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.tally)
+
+    @property
+    def total(self) -> int:
+        """The sum of all values: compared when a snapshot is rehearsed."""
+        return self.tally.total
 
     # --- reading ---
 
     def get(self, now: int, name: str) -> int:
-        values = self._values
-        value = values.shards[hash(name) & values.mask].get(name, 0)
-        if value and self._expiring and self._expired(now, name):
+        value = self.tally.get(name)
+        if value is None or (self._expiring and self._expired(now, name)):
             return 0
         return value
 
@@ -65,17 +69,13 @@ class Counters:
 
     def add(self, now: int, name: str, delta: int, ttl_ms: int | None = None) -> int:
         """The new value. `ttl_ms` counts only when this creates the counter."""
-        values = self._values
-        shard = values.shards[hash(name) & values.mask]
-        value = shard.get(name)
-        if value is None or (self._expiring and self._expired(now, name)):
+        if self._expiring and self._expired(now, name):
             return self._create(now, name, delta, ttl_ms)
-        value += delta
-        if not INT64_MIN <= value <= INT64_MAX:
-            raise _beyond(name, value)
-        shard[name] = value
-        self.total += delta
-        return value
+        try:
+            value = self.tally.add(name, delta)
+        except OverflowError as error:
+            raise _beyond(name, error.args[0]) from None
+        return self._create(now, name, delta, ttl_ms) if value is None else value
 
     def add_within(
         self, now: int, name: str, delta: int, low: int | None, high: int | None, *, clamp: bool
@@ -103,7 +103,7 @@ class Counters:
 
     def delete(self, now: int, name: str) -> bool:
         """True when there was one."""
-        existed = name in self._values and not self._expired(now, name)
+        existed = name in self.tally and not self._expired(now, name)
         self._remove(name)
         return existed
 
@@ -116,30 +116,33 @@ class Counters:
     def _create(self, now: int, name: str, value: int, ttl_ms: int | None) -> int:
         if not INT64_MIN <= value <= INT64_MAX:
             raise _beyond(name, value)
-        full = self.count_max is not None and len(self._values) >= self.count_max
-        if full and name not in self._values:
+        full = self.count_max is not None and len(self.tally) >= self.count_max
+        if full and name not in self.tally:
             raise RtError(
                 LIMIT_REACHED,
-                f"there are {len(self._values)} counters, at most {self.count_max}"
+                f"there are {len(self.tally)} counters, at most {self.count_max}"
                 " (limits.counters_max)",
             )
         self._remove(name)  # an expired one whose timer has not fired yet
         self._insert(name, value)
         if ttl_ms is not None:
             due = now + ttl_ms
-            self._expiring = True
-            self._expiry.insert(name, (due, self._timers.add(due, TIMER_KIND, name)))
+            self._set_deadline(name, due, self._timers.add(due, TIMER_KIND, name))
         return value
 
     def _insert(self, name: str, value: int) -> None:
-        self._values.insert(name, value)
+        self.tally.put(name, value)
         self._names.add(name)
-        self.total += value
+
+    def _set_deadline(self, name: str, due: int, timer_id: int) -> None:
+        self._expiring = True
+        self._expiry.insert(name, (due, timer_id))
+        self.tally.mark(name)
 
     def _remove(self, name: str) -> None:
-        if name not in self._values:
+        if name not in self.tally:
             return
-        self.total -= self._values.pop(name)
+        self.tally.pop(name)
         self._names.remove(name)
         if name in self._expiry:
             self._timers.cancel(*self._expiry.pop(name))
@@ -153,7 +156,7 @@ class Counters:
     def dump(self) -> Iterator[list[Any]]:
         """Rows of [name, value, due_ms | None, timer id | None], a thousand a chunk."""
         rows: list[Any] = []
-        for name, value in self._values.items():
+        for name, value in self.tally.items():
             rows.append([name, value, *(self._expiry.get(name) or (None, None))])
             if len(rows) == _CHUNK:
                 yield rows
@@ -165,18 +168,14 @@ class Counters:
         for name, value, due, timer_id in rows:
             self._insert(name, value)
             if due is not None:
-                self._expiring = True
-                self._expiry.insert(name, (due, timer_id))
+                self._set_deadline(name, due, timer_id)
 
     def check(self) -> None:
         """Raises StructureBroken where values, names and total disagree."""
-        self._values.check()
+        self.tally.check()
         self._names.check()
-        if len(self._names) != len(self._values):
-            raise ValueError(f"{len(self._names)} names for {len(self._values)} counters")
-        total = sum(value for _, value in self._values.items())
-        if total != self.total:
-            raise ValueError(f"the counters sum up to {total}, the total says {self.total}")
+        if len(self._names) != len(self.tally):
+            raise ValueError(f"{len(self._names)} names for {len(self.tally)} counters")
 
 
 def _beyond(name: str, value: int) -> RtError:

@@ -41,6 +41,8 @@ cdef class NameTable:
 
     cdef uint64_t hash_of(self, const char *name, Py_ssize_t size) noexcept nogil
     cdef void prefetch(self, uint64_t hashed) noexcept nogil
+    cdef void prefetch_cell(self, uint64_t hashed) noexcept nogil
+    cdef void prefetch_at(self, uint32_t ref) noexcept nogil
     cdef Cell *at(self, uint32_t ref) noexcept nogil
     cdef uint32_t find(self, const char *name, Py_ssize_t size, uint64_t hashed) noexcept nogil
     cdef uint32_t add(self, const char *name, Py_ssize_t size, uint64_t hashed) except 0

@@ -154,6 +154,20 @@ cdef class NameTable:
         if self._chunks != NULL:
             rt_prefetch(self._bucket(self._index(<uint32_t>hashed)))
 
+    cdef void prefetch_cell(self, uint64_t hashed) noexcept nogil:
+        """Asks for the cell that `find` reads, a while after `prefetch`."""
+        cdef Bucket *bucket
+        cdef uint32_t i
+        if self._chunks != NULL:
+            bucket = self._bucket(self._index(<uint32_t>hashed))
+            for i in range(bucket.count):
+                if bucket.tags[i] == <uint32_t>hashed:
+                    rt_prefetch(self.at(bucket.refs[i]))
+
+    cdef void prefetch_at(self, uint32_t ref) noexcept nogil:
+        """Asks for a cell, ahead of `at`."""
+        rt_prefetch(self.at(ref))
+
     cdef Cell *at(self, uint32_t ref) noexcept nogil:
         return <Cell *>(self._slabs[ref >> 13] + ((ref & 8191) << 3))
 
@@ -190,10 +204,17 @@ cdef class NameTable:
         cell.mark = 0
         cell.size = <uint8_t>size
         memcpy(cell.name, name, size)
-        self._put(self._bucket(self._index(<uint32_t>hashed)), <uint32_t>hashed, ref)
+        try:
+            self._put(self._bucket(self._index(<uint32_t>hashed)), <uint32_t>hashed, ref)
+        except MemoryError:
+            self._free_cell(ref)
+            raise
         self.size += 1
         if 2 * self.size > 9 * (self._mask + 1 + self._next):
-            self._split()
+            try:
+                self._split()
+            except MemoryError:
+                pass  # the table is fuller than it should be; the next add tries again
         return ref
 
     cdef bint remove(self, const char *name, Py_ssize_t size, uint64_t hashed) noexcept nogil:
@@ -228,12 +249,16 @@ cdef class NameTable:
         return True
 
     cdef _put(self, Bucket *bucket, uint32_t tag, uint32_t ref):
+        cdef uint32_t spare = 0  # the number of `bucket` where it is an overflow bucket
         cdef uint32_t number
         while bucket.count == BUCKET_CELLS:
             if not bucket.overflow:
                 number = self._new_spare()
+                if spare:
+                    bucket = self._spare(spare)  # the spare buckets may have moved
                 bucket.overflow = number
-            bucket = self._spare(bucket.overflow)
+            spare = bucket.overflow
+            bucket = self._spare(spare)
         bucket.tags[bucket.count] = tag
         bucket.refs[bucket.count] = ref
         bucket.count += 1
@@ -250,15 +275,16 @@ cdef class NameTable:
         number = 0
         while True:
             following = old.overflow
+            # Given back before the names are put, so that no put needs new memory.
+            if number:
+                self._spare(number).overflow = self._spare_free
+                self._spare_free = number
             for i in range(old.count):
                 self._put(
                     self._bucket(count if old.tags[i] & bit else self._next),
                     old.tags[i],
                     old.refs[i],
                 )
-            if number:
-                self._spare(number).overflow = self._spare_free
-                self._spare_free = number
             if not following:
                 break
             number = following

@@ -9,8 +9,7 @@ block but the last, and the removal of a block's first entry changes no tower.
 
 Every block but the last is at least a quarter full. A split or a merge moves a block at most and
 nothing is ever rebuilt: the longest operation took 0.1 to 0.4 ms. Links go forward and down only,
-so there is no cycle to collect. It does not keep NaN apart (callers refuse it) and may not be
-changed while it is iterated.
+so there is no cycle to collect. It may not be changed while it is iterated.
 
 `python -m bench.skiplist`, in microseconds an operation (2-core AMD EPYC VM with an idle
 neighbour, up to 1.8 times as much with a busy one; CPython 3.11, random keys, items in an
@@ -28,7 +27,6 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, MutableSequence, Sequence
 from itertools import islice, pairwise
-from math import inf
 from operator import lt
 from typing import Any, Generic, TypeVar
 
@@ -36,12 +34,11 @@ from rtserver.structs import expect
 
 __all__ = ["BLOCK_MAX", "Skiplist"]
 
-K = TypeVar("K", bound=float)
 T = TypeVar("T")
 
 BLOCK_MAX = 512
-SEQ_MIN = -(2**63)
-SEQ_END = 2**63  # above every seq
+INT64_MIN = -(2**63)
+INT64_END = 2**63  # above every key and seq
 TOWER_SEED = 0x9E3779B9  # any odd number: chance shapes the towers, never a result
 
 Columns = tuple[MutableSequence[Any], MutableSequence[int], MutableSequence[Any]]
@@ -57,7 +54,7 @@ class _Step:
 
     __slots__ = ("ahead", "columns", "distinct", "down", "fence_key", "fence_seq", "width")
 
-    def __init__(self, fence_key: float, fence_seq: int, columns: Columns) -> None:
+    def __init__(self, fence_key: int, fence_seq: int, columns: Columns) -> None:
         self.fence_key = fence_key
         self.fence_seq = fence_seq
         self.columns = columns
@@ -67,14 +64,12 @@ class _Step:
         self.distinct = 0
 
 
-_END = _Step(inf, SEQ_END + 1, ([], [], []))  # ends every level of every list; never changed
+_END = _Step(INT64_END, INT64_END, ([], [], []))  # ends every level of every list; never changed
 
 
-class Skiplist(Generic[K, T]):
-    """Entries (key, seq, item) in ascending order of (key, seq), which is unique.
+class Skiplist(Generic[T]):
+    """Entries (key, seq, item) in ascending order of (key, seq), which is unique: two int64.
 
-    key_type: "q" for int64 keys, "d" for float64 keys. NaN has no order: the caller refuses it.
-    seq: int64, as unique as the caller makes it within one key.
     item_type: None for any object, else a type code of `array` ("I" for uint32 numbers).
     block_max: entries a block may hold, at least 4.
     """
@@ -85,27 +80,21 @@ class Skiplist(Generic[K, T]):
         "_chance",
         "_heads",
         "_item_type",
-        "_key_type",
         "_levels_down",
         "_path",
         "_size",
         "_tails",
     )
 
-    def __init__(
-        self, key_type: str = "q", item_type: str | None = None, block_max: int = BLOCK_MAX
-    ) -> None:
-        if key_type not in ("q", "d"):
-            raise ValueError(f"key_type is {key_type!r}, expected 'q' or 'd'")
+    def __init__(self, item_type: str | None = None, block_max: int = BLOCK_MAX) -> None:
         if block_max < 4:
             raise ValueError(f"block_max is {block_max}, expected 4 or more")
-        self._key_type = key_type
         self._item_type = item_type
         self._block_max = block_max
         self._block_min = block_max // 4
         self._chance = TOWER_SEED
         self._size = 0
-        head = _Step(-inf, SEQ_MIN, self._columns((), (), ()))
+        head = _Step(INT64_MIN, INT64_MIN, self._columns((), (), ()))
         head.ahead = head.down = _END
         # By level from the bottom: the first step, the last one, the one a search went down at.
         self._heads = [head]
@@ -116,15 +105,14 @@ class Skiplist(Generic[K, T]):
     @classmethod
     def from_sorted(
         cls,
-        keys: Sequence[K],
+        keys: Sequence[int],
         seqs: Sequence[int],
         items: Sequence[T],
-        key_type: str = "q",
         item_type: str | None = None,
         block_max: int = BLOCK_MAX,
-    ) -> Skiplist[K, T]:
+    ) -> Skiplist[T]:
         """A list of entries that are given in order; ValueError where they are not. O(n)."""
-        made: Skiplist[K, T] = cls(key_type, item_type, block_max)
+        made: Skiplist[T] = cls(item_type, block_max)
         made.load_sorted(keys, seqs, items)
         return made
 
@@ -133,29 +121,29 @@ class Skiplist(Generic[K, T]):
     def __len__(self) -> int:
         return self._size
 
-    def __iter__(self) -> Iterator[tuple[K, int, T]]:
+    def __iter__(self) -> Iterator[tuple[int, int, T]]:
         """All entries in order. The list must not change meanwhile."""
         step = self._heads[0]
         while step is not _END:
             yield from zip(*step.columns, strict=True)
             step = step.ahead
 
-    def rank(self, key: K, seq: int) -> int:
+    def rank(self, key: int, seq: int) -> int:
         """Entries strictly before (key, seq), which need not be present."""
         path = self._path
         before = self._descend(key, seq, path)
         keys, seqs, _ = path[0].columns
         return before + _place(keys, seqs, key, seq)
 
-    def rank_of_key(self, key: K) -> int:
+    def rank_of_key(self, key: int) -> int:
         """Entries with a smaller key."""
-        return self.rank(key, SEQ_MIN)
+        return self.rank(key, INT64_MIN)
 
-    def rank_past_key(self, key: K) -> int:
+    def rank_past_key(self, key: int) -> int:
         """Entries with a smaller key or this one."""
-        return self.rank(key, SEQ_END)
+        return self.rank(key, INT64_END)
 
-    def distinct_before(self, key: K) -> int:
+    def distinct_before(self, key: int) -> int:
         """Distinct keys smaller than `key`: a dense rank."""
         before = 0
         path = self._path
@@ -174,7 +162,7 @@ class Skiplist(Generic[K, T]):
         # What follows `index` here starts a key: counted from there, no block before is needed.
         return before + bottom.distinct - len(set(keys[index:])) if index else before
 
-    def entry(self, index: int) -> tuple[K, int, T]:
+    def entry(self, index: int) -> tuple[int, int, T]:
         """The entry that has `index` entries before it; IndexError when there is none."""
         if not 0 <= index < self._size:
             raise IndexError(f"index is {index}, the list holds {self._size}")
@@ -182,9 +170,9 @@ class Skiplist(Generic[K, T]):
         keys, seqs, items = step.columns
         return keys[index], seqs[index], items[index]
 
-    def slice(self, start: int, count: int) -> list[tuple[K, int, T]]:
+    def slice(self, start: int, count: int) -> list[tuple[int, int, T]]:
         """At most `count` entries from index `start` (0 or more) on."""
-        found: list[tuple[K, int, T]] = []
+        found: list[tuple[int, int, T]] = []
         if not 0 <= start < self._size:
             return found
         step, index = self._locate(start)
@@ -196,13 +184,13 @@ class Skiplist(Generic[K, T]):
             index = 0
         return found
 
-    def first(self) -> tuple[K, int, T]:
+    def first(self) -> tuple[int, int, T]:
         """The smallest entry; IndexError when the list is empty."""
         return self.entry(0)
 
     # --- changing ---
 
-    def insert(self, key: K, seq: int, item: T) -> int:
+    def insert(self, key: int, seq: int, item: T) -> int:
         """Adds an entry and returns its rank; ValueError when (key, seq) is present.
 
         OverflowError or TypeError, nothing changed, when a value does not fit its column.
@@ -235,7 +223,7 @@ class Skiplist(Generic[K, T]):
             self._split(path, index if appended else count // 2)
         return rank
 
-    def remove(self, key: K, seq: int) -> int:
+    def remove(self, key: int, seq: int) -> int:
         """Removes an entry and returns the rank it had; KeyError when it is absent."""
         path = self._path
         before = self._descend(key, seq, path)
@@ -246,7 +234,7 @@ class Skiplist(Generic[K, T]):
         self._remove_at(path, index)
         return before + index
 
-    def pop_first(self) -> tuple[K, int, T]:
+    def pop_first(self) -> tuple[int, int, T]:
         """Removes the smallest entry and returns it; IndexError when the list is empty."""
         first = self.entry(0)
         self._remove_at(self._heads, 0)
@@ -274,7 +262,7 @@ class Skiplist(Generic[K, T]):
                 self._refill(heads)
         return not self._size
 
-    def load_sorted(self, keys: Sequence[K], seqs: Sequence[int], items: Sequence[T]) -> None:
+    def load_sorted(self, keys: Sequence[int], seqs: Sequence[int], items: Sequence[T]) -> None:
         """Appends a run of entries that ascends from the last one; ValueError where it does not.
 
         Blocks before the one that is out of order stay loaded. O(length of the run).
@@ -355,9 +343,9 @@ class Skiplist(Generic[K, T]):
 
     def _columns(self, keys: Any, seqs: Any, items: Any) -> Columns:
         held = list(items) if self._item_type is None else array(self._item_type, items)
-        return array(self._key_type, keys), array("q", seqs), held
+        return array("q", keys), array("q", seqs), held
 
-    def _descend(self, key: float, seq: int, path: list[_Step]) -> int:
+    def _descend(self, key: int, seq: int, path: list[_Step]) -> int:
         """Puts into `path`, by level, the last step whose fence is not above (key, seq).
 
         Returns the entries before the block of `path[0]`, which is where (key, seq) belongs.
@@ -416,7 +404,7 @@ class Skiplist(Generic[K, T]):
             step.width += change
             step.distinct += starts
 
-    def _edge_starts(self, path: list[_Step], index: int, key: float, change: int) -> int:
+    def _edge_starts(self, path: list[_Step], index: int, key: int, change: int) -> int:
         """How `distinct` changes along `path` as the only entry of `key` in a block comes or goes.
 
         The entry is at `index`, the first or the last of its block, so that the key may go on
@@ -568,7 +556,7 @@ class Skiplist(Generic[K, T]):
             column.extend(more)
 
 
-def _place(keys: Sequence[Any], seqs: Sequence[int], key: float, seq: int) -> int:
+def _place(keys: Sequence[Any], seqs: Sequence[int], key: int, seq: int) -> int:
     """Entries of a block that are before (key, seq)."""
     index = bisect_left(keys, key)
     if index < len(keys) and keys[index] == key and seqs[index] < seq:

@@ -24,7 +24,7 @@ class TimerQueue(Generic[T]):
     __slots__ = ("_timers",)
 
     def __init__(self) -> None:
-        self._timers: Skiplist[int, T] = Skiplist("q")
+        self._timers: Skiplist[T] = Skiplist()
 
     def __len__(self) -> int:
         return len(self._timers)

@@ -3,36 +3,48 @@
 No await and no object beside the decoded values lies between the bytes and the queued reply. A
 frame that is announced larger than the limit is refused before its body is read; one that
 arrives in pieces is collected in one growing buffer, so that a large frame costs linear time.
+The compiled twin of `FrameReader` runs the frequent commands from the bytes (commands/_express).
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
+from rtserver.compiled import twin
 from rtserver.errors import ProtocolError
+from rtserver.session.connection import Connection
 from rtserver.transport.engine import Engine, Progress
 from rtserver.transport.stream import Stream
 from rtserver.wire import frames
 from rtserver.wire.codec import unpack
 from rtserver.wire.frames import HEADER, HEADER_BYTES
 
-__all__ = ["BinaryStream"]
+__all__ = [
+    "COST_SHIFT",
+    "REPORT_COST",
+    "BinaryStream",
+    "FrameReader",
+    "new_frame_reader",
+    "stream_class",
+]
 
 _length_at = HEADER.unpack_from
-_COST_SHIFT = 8  # one cost unit for every 256 bytes of a frame
-_REPORT_COST = 32  # the turn is asked for its time after so many cost units
+COST_SHIFT = 8  # one cost unit for every 256 bytes of a frame
+REPORT_COST = 32  # the turn is asked for its time after so many cost units
 
 
-class BinaryStream(Stream):
-    """A connection that speaks frames of msgpack."""
+class FrameReader:
+    """The frames of one connection that came and were not run yet."""
 
-    form = frames
+    __slots__ = ("_buffer", "_connection", "_engine", "_missing", "_partial")
 
-    def __init__(self, engine: Engine, transport: asyncio.Transport, address: str | None) -> None:
+    def __init__(self, engine: Engine, connection: Connection) -> None:
+        self._engine = engine
+        self._connection = connection
         self._buffer = b""  # received and not run: whole frames, or the begin of a header
         self._partial = bytearray()  # one frame that is not complete yet
         self._missing = 0  # bytes it lacks
-        super().__init__(engine, transport, address)
 
     def receive(self, data: bytes) -> None:
         if self._missing > 0:
@@ -46,23 +58,17 @@ class BinaryStream(Stream):
         else:
             self._buffer = data
 
-    def run(self) -> Progress:
-        connection = self.connection
-        if self._missing > 0 or not connection.is_open:
-            return Progress.IDLE
-        try:
-            return self._run_frames()
-        except ProtocolError as error:
-            self._engine.metrics.count_error(error.kind.name)
-            connection.reply_error(None, error)
-            connection.close(error.close, error.message)
-            self._buffer = b""
-            return Progress.IDLE
+    def drop(self) -> None:
+        """Forgets what was received and not run."""
+        self._buffer = b""
 
-    def _run_frames(self) -> Progress:
+    def run(self) -> Progress:
+        """Runs complete frames. Raises ProtocolError."""
+        if self._missing > 0:
+            return Progress.IDLE
         engine = self._engine
         run_frame = engine.frame
-        connection = self.connection
+        connection = self._connection
         buffer = self._buffer
         end = len(buffer)
         position = 0
@@ -88,11 +94,11 @@ class BinaryStream(Stream):
                 progress = Progress.BLOCKED
                 break
             cost = run_frame(connection, unpack(buffer[start:stop]), length)
-            cost += length >> _COST_SHIFT
+            cost += length >> COST_SHIFT
             position = stop
             budget -= cost
             unreported += cost
-            if unreported >= _REPORT_COST:
+            if unreported >= REPORT_COST:
                 if engine.spent(unreported):
                     budget = 0
                 unreported = 0
@@ -107,3 +113,43 @@ class BinaryStream(Stream):
             self._buffer = b""
         else:
             self._buffer = rest
+
+
+def new_frame_reader(engine: Engine, connection: Connection) -> FrameReader:
+    """The reader of a connection, in compiled form where there is one."""
+    compiled: Any = twin(__name__)
+    if compiled is None:
+        return FrameReader(engine, connection)
+    return cast(FrameReader, compiled.FrameReader(engine, connection))
+
+
+class BinaryStream(Stream):
+    """A connection that speaks frames of msgpack."""
+
+    form = frames
+
+    def __init__(self, engine: Engine, transport: asyncio.Transport, address: str | None) -> None:
+        super().__init__(engine, transport, address)
+        self._frames = new_frame_reader(engine, self.connection)
+
+    def receive(self, data: bytes) -> None:
+        self._frames.receive(data)
+
+    def run(self) -> Progress:
+        connection = self.connection
+        if not connection.is_open:
+            return Progress.IDLE
+        try:
+            return self._frames.run()
+        except ProtocolError as error:
+            self._engine.metrics.count_error(error.kind.name)
+            connection.reply_error(None, error)
+            connection.close(error.close, error.message)
+            self._frames.drop()
+            return Progress.IDLE
+
+
+def stream_class() -> type[BinaryStream]:
+    """The class of binary streams, in compiled form where there is one."""
+    compiled: Any = twin(__name__)
+    return BinaryStream if compiled is None else cast(type[BinaryStream], compiled.BinaryStream)

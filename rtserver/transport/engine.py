@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from rtserver.commands.dispatch import Waiting
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Sink
@@ -39,6 +40,10 @@ class Engine(Protocol):
 
     limits: Limits
     metrics: Metrics
+
+    turn: Any  # the turn itself, for compiled streams
+    express: Any  # short ways for compiled readers of frames, or None
+    waiting: list[Waiting]  # replies that leave after the sync of this turn's block
 
     connections: int  # open sockets, whatever they speak
 

@@ -11,7 +11,7 @@ import asyncio
 from typing import Any, Final, cast
 
 from rtserver.errors import CLOSE_TOO_MANY
-from rtserver.transport.binary import BinaryStream
+from rtserver.transport.binary import stream_class
 from rtserver.transport.engine import Engine
 from rtserver.transport.http import HttpStream
 from rtserver.transport.inline import InlineStream
@@ -48,7 +48,7 @@ class FirstBytes(asyncio.Protocol):
             return
         first = self._data[0]
         if first <= 0x01:
-            self._become(BinaryStream)
+            self._become(stream_class())
         elif first == _TLS:
             self._refuse(b"!this port speaks no TLS; use rt:// or http://\n")
         elif 0x20 <= first < 0x7F:

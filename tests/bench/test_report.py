@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from bench.plot import PlotImpossible, plot
 from bench.report import OURS, THEIRS, Measure, Report, Result, as_text, ratio
-from bench.workloads import counter
+from bench.wanted import WANTED, Wanted
+from bench.workloads import WORKLOADS
 
 MEASURES = [
     Measure("increments", OURS, "ops/s", [100_000, 300_000, 200_000]),
@@ -47,31 +49,53 @@ def test_json_and_markdown_hold_the_command_the_facts_and_every_sample():
     assert first["samples"] == [100_000, 300_000, 200_000]
     assert (first["median"], first["min"], first["max"]) == (200_000, 100_000, 300_000)
     assert first["ratio"] == [0.2, 0.1, 0.5]
+    assert first["wanted"] == ["ratio >= 2: missed"]
     text = report.as_markdown()
     assert text.startswith("# `python -m bench counter`\n\n- machine: two cores\n")
     assert "| increments | rtserver | 200,000 | 100,000 - 300,000 | ops/s | 0.200" in text
 
 
-def test_what_is_not_comparable_has_no_ratio_even_to_nothing():
-    measures = [
-        Measure("waited", subject, "% of time", [0.0], compared=False) for subject in (OURS, THEIRS)
-    ]
-    assert "ratio" not in as_text(result(measures))
-
-
 @pytest.mark.parametrize(
-    ("ours", "theirs", "waited", "verdict"),
+    ("wanted", "samples", "ratio", "verdict"),
     [
-        (200_000, 2_000_000, 50.0, "reached"),
-        (199_999, 799_000, 1.0, "reached"),
-        (199_999, 2_000_000, 1.0, "missed"),
-        (199_999, 700_000, 50.0, "undecided"),
-        (199_999, None, 1.0, "missed"),
+        (Wanted(2.0), [1.0], 2.0, "reached"),
+        (Wanted(2.0), [1.0], 1.99, "missed"),
+        (Wanted(2.0), [9.0], None, "not compared"),
+        (Wanted(2.0, reach=3.0), [1.0], 2.9, "reached"),
+        (Wanted(2.0, reach=3.0), [1.0], 3.0, "reached, and beyond"),
+        (Wanted(1.5, at_most=True), [1.0], 1.6, "missed"),
+        (Wanted(1.5, reach=1.0, at_most=True), [1.0], 0.9, "reached, and beyond"),
+        (Wanted(10.0, is_ratio=False), [1.0, 10.0, 99.0], None, "reached"),
+        (Wanted(10.0, is_ratio=False), [9.0, 9.9, 99.0], 5.0, "missed"),
+        (Wanted(5.0, is_ratio=False, at_most=True), [1.0, 1.0, 5.1], None, "missed"),
+        (Wanted(5.0, is_ratio=False, at_most=True), [1.0, 1.0, 5.0], None, "reached"),
     ],
 )
-def test_the_verdict_on_increments(ours, theirs, waited, verdict):
-    measures = [Measure(counter._INCREMENTS, OURS, "ops/s", [ours])]
-    if theirs is not None:
-        measures.append(Measure(counter._INCREMENTS, THEIRS, "ops/s", [theirs]))
-    measures.append(Measure(counter._WAITED, OURS, "% of time", [waited], compared=False))
-    assert verdict in counter._verdict(measures)
+def test_a_verdict(wanted, samples, ratio, verdict):
+    assert wanted.verdict(samples, sorted(samples)[len(samples) // 2], ratio) == verdict
+
+
+def test_the_verdict_stands_beside_the_measure_of_ours():
+    lines = as_text(result(MEASURES)).splitlines()
+    assert lines[2].split()[-1] == "wanted"
+    assert lines[3].endswith("ratio >= 2: missed")
+    assert not lines[4].endswith("missed")
+
+
+def test_a_bound_says_what_it_bounds():
+    assert str(Wanted(2.0, reach=3.0)) == "ratio >= 2, reach for 3"
+    assert str(Wanted(1_000_000, is_ratio=False)) == ">= 1,000,000"
+    assert str(Wanted(5, is_ratio=False, at_most=True)) == "<= 5"
+
+
+def test_wanted_names_workloads():
+    assert {workload for workload, _ in WANTED} <= set(WORKLOADS)
+
+
+def test_a_picture_of_the_ratios(tmp_path):
+    pytest.importorskip("matplotlib")
+    report = Report("python -m bench counter", {}, [result(MEASURES)])
+    plot(report, tmp_path / "made" / "run.png")
+    assert (tmp_path / "made" / "run.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(PlotImpossible, match="nothing was compared"):
+        plot(Report("", {}, [result(MEASURES[2:])]), tmp_path / "none.png")

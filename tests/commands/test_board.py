@@ -178,6 +178,51 @@ def test_by_score_includes_both_ends(world):
     assert world.call("board.by_score", "b", 6, 3)["entries"] == []
 
 
+@pytest.mark.parametrize("order", ["desc", "asc"])
+def test_by_score_takes_bounds_of_either_kind(world, order):
+    world.call("board.create", "b", order)
+    world.call("board.create", "f", order, "best", "float")
+    submit(world, ("low", INT64_MIN), ("minus", -2), ("zero", 0), ("high", INT64_MAX))
+    submit(world, ("minus", -1.5), ("zero", -0.0), ("tiny", 5e-324), ("two", 2), name="f")
+
+    def between(name, low, high):
+        found = world.call("board.by_score", name, low, high)
+        assert found["count"] == len(found["entries"])
+        members = [entry["member"] for entry in found["entries"]]
+        return members if order == "asc" else members[::-1]
+
+    assert between("b", -1e300, 1e300) == ["low", "minus", "zero", "high"]
+    assert between("b", -2.5, 0.5) == ["minus", "zero"]
+    assert between("b", INT64_MAX, 1e19) == ["high"]
+    for low, high in [(1e19, 1e300), (-1e300, -1e19), (0.25, 0.75), (-1.5, -0.5), (1, -5)]:
+        assert between("b", low, high) == []
+    assert between("f", -1e300, INT64_MAX) == ["minus", "zero", "tiny", "two"]
+    assert between("f", 0, 0) == ["zero"]
+    assert between("f", -0.0, 5e-324) == ["zero", "tiny"]
+    assert between("f", -2, -1) == ["minus"]
+    assert str(world.call("board.rank", "f", "zero")["score"]) == "0.0"
+
+
+def test_what_the_ranking_says_of_its_board(world):
+    world.call("board.create", "b", "asc", "sum", "float")
+    submit(world, ("ann", 1), ("bob", 2))
+    ranking = world.store.boards.find("b").ranking
+    assert (ranking.descending, ranking.floats, ranking.mode) == (False, True, 2)
+    assert not ranking.guarded
+    world.call("board.remove", "b", ["eve"], True)
+    assert ranking.guarded
+    world.call("board.unban", "b", ["eve"])
+    assert not ranking.guarded
+    world.call("board.submit", "b", "ann", 1, None, None, 1_000)
+    assert ranking.marked("ann")
+    assert not ranking.marked("bob")
+    world.advance(1_000)
+    submit(world, ("ann", 5))
+    assert not ranking.marked("ann")
+    world.store.boards.enforce(5, 7)
+    assert ranking.members_max == 7
+
+
 def test_remove_and_ban(world):
     submit(world, ("ann", 1), ("bob", 2))
     assert world.call("board.remove", "b", ["ann", "nobody"], True) == {"removed": 1}

@@ -14,7 +14,7 @@ import msgpack
 from rtserver.config import LogConfig
 from rtserver.persist.files import Files
 from rtserver.persist.log import Log
-from rtserver.persist.recovery import Recovered, recover
+from rtserver.persist.recovery import Recovered, one_by_one, recover
 
 STORE = Path("/store")
 SMALL = LogConfig(segment_bytes=64 * 1024, archive_days=36_500)
@@ -32,6 +32,9 @@ class Recorder:
         assert now_ms >= self.now_ms
         self.now_ms = now_ms
         self.records.append(record)
+
+    def apply_block(self, records: memoryview, first_seq: int, now_ms: int) -> int:
+        return one_by_one(self.apply)(records, first_seq, now_ms)
 
     def load_chunk(self, chunk: Any) -> None:
         self.records += chunk
@@ -52,7 +55,7 @@ class Writer:
         self.state = Recorder()
         self.path = path
         self.recovered: Recovered = recover(
-            path, files, apply=self.state.apply, load_chunk=self.state.load_chunk
+            path, files, apply_block=self.state.apply_block, load_chunk=self.state.load_chunk
         )
         self.found = list(self.state.records)
         self.now_ms = self.recovered.now_ms
@@ -106,6 +109,6 @@ class Writer:
 def read(files: Files, path: Path = STORE) -> tuple[list[Any], Recovered]:
     """A recovery that nobody goes on with."""
     state = Recorder()
-    recovered = recover(path, files, apply=state.apply, load_chunk=state.load_chunk)
+    recovered = recover(path, files, apply_block=state.apply_block, load_chunk=state.load_chunk)
     assert recovered.seq == len(state.records)
     return state.records, recovered

@@ -11,6 +11,7 @@ import msgpack
 
 from rtserver.clock import ManualClock
 from rtserver.commands.dispatch import Dispatcher
+from rtserver.commands.express import new_express
 from rtserver.commands.table import load
 from rtserver.hub import Hub
 from rtserver.limits import Limits
@@ -20,7 +21,7 @@ from rtserver.state.store import Store
 from rtserver.tick import Turn
 from rtserver.transport.listener import FirstBytes
 from rtserver.wire.codec import unpack_trusted
-from tests.world import START_MS, FakeHost
+from tests.world import START_MS, FakeHost, split
 
 
 class FakeLog:
@@ -41,10 +42,10 @@ class FakeLog:
     def reserve(self, bytes_bound: int) -> bool:
         return not self.stalled and bytes_bound <= self.room
 
-    def append(self, records: list[bytes], now_ms: int) -> int:
+    def append_packed(self, records: bytes, count: int, now_ms: int) -> int:
         assert not self.stalled, "nothing may follow a stalled block"
-        self._seq += len(records)
-        self.records = [unpack_trusted(record) for record in records]
+        self._seq += count
+        self.records = [unpack_trusted(record) for record in split(records)]
         self.stalled = not self.fits
         if not self.stalled:
             self._wrote()
@@ -181,6 +182,7 @@ class Rig:
             table=load(),
             limits=self.limits,
             metrics=self.metrics,
+            express=new_express(load(), self.store, self.dispatcher),
         )
         self.dispatcher.attach(FakeHost(self))
         self.turn.open()

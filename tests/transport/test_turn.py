@@ -287,7 +287,7 @@ async def test_a_failed_log_stops_everything_before_a_reply_leaves(rig):
     def fail(*_args):
         raise OSError("EIO")
 
-    rig.log.append = fail
+    rig.log.append_packed = fail
     say(client, request(1, "counter.add", "a"))
     for _ in range(5):
         await asyncio.sleep(0)
