@@ -184,7 +184,7 @@ def _results_module(results: Results) -> str:
         "What commands answer: typed and immutable; fields that a newer server adds are ignored.",
         "from dataclasses import dataclass",
         "from typing import Any",
-        "from rtclient.decode import many, or_error",
+        "from rtclient.decode import many, many_or_errors",
         "from rtclient.errors import Error",
         _all(classes),
     )
@@ -248,7 +248,7 @@ def _decoded(field: str, kind: str, failing: bool) -> str:
     part = _bare(kind)
     decoder = _decoder(part) if part in SHAPES else None
     if kind[0] == "[" and failing:
-        return f"many({value}, or_error({decoder}))"
+        return f"many_or_errors({value}, {decoder})"
     if decoder is None:
         return value
     if kind[0] == "[":
@@ -270,7 +270,7 @@ def _table_module(rows: list[Command], results: Results) -> str:
         "The commands that this SDK knows: effect, decoder and parameters of each.",
         "from typing import Any, Final",
         "from rtclient import results",
-        "from rtclient.ledger import Command, Effect",
+        "from rtclient.command import Command, Effect",
     )
     lines = [_row(row, results) for row in rows]
     named = ", ".join(f"{row.name!r}: {_constant(row)}" for row in rows)
@@ -347,7 +347,7 @@ def _nouns_module(
         "from collections.abc import Mapping, Sequence",
         "from typing import Any, Literal, Protocol, TypeVar, Unpack",
         "from rtclient import table",
-        "from rtclient.ledger import Command",
+        "from rtclient.command import Command",
         "from rtclient.options import ReadOptions, WriteOptions",
         f"from rtclient.results import {', '.join(results.names(rows))}",
         _all([*map(_pascal, nouns), "Caller", "Nouns"]),

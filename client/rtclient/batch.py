@@ -8,87 +8,108 @@
 Promises the same results in the same order as the calls one by one; not atomic. Neighbours of one
 kind that ask nothing special travel as `counter.add_many`, `board.submit_many` (of one board) or
 `channel.publish_many`, which the server applies in order, each item on its own. Everything else
-travels as it is. Arguments are taken as they are when a call is made.
+travels as it is. Arguments are taken as they are when a call is made. Costs: one future and the
+packed arguments a call; runs are formed as calls are made, so sending only joins them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from rtclient import table, wire
+from rtclient.command import Command, Promise, packed
 from rtclient.commands import Nouns
 from rtclient.errors import Error
-from rtclient.ledger import Command, Ledger, without_trailing_none
+from rtclient.ledger import Ledger
 
-__all__ = ["Batch", "Collector"]
+__all__ = ["Batch", "Collector", "Request"]
 
 T = TypeVar("T")
 
+Request = tuple[Command[Any], bytes, Mapping[str, Any], Promise]
+"""What `Ledger.start` takes."""
+
 _ITEMS_MAX: Final = 1_000  # of a vector command
 _BYTES_MAX: Final = 256 * 1024  # of its items together, well below the limit of a frame
+_NIL: Final = b"\xc0"
 
 
-class _Vector(NamedTuple):
+class _Vector:
     """A command that does what many calls of another do.
 
-    shared: that many leading parameters are the same for all. params_max: a call with more asks
-    for something that the vector cannot do. results: the items of its result.
+    params_max: a call with more asks for something that the vector cannot do. shared: the first
+    parameter is the same for all items and stands before them. results: the items of its result.
     """
 
-    command: Command[Any]
-    shared: int
-    params_max: int
-    results: Callable[[Any], list[Any]]
+    __slots__ = ("command", "item_head_max", "results", "shared")
+
+    def __init__(
+        self,
+        command: Command[Any],
+        params_max: int,
+        results: Callable[[Any], list[Any]],
+        *,
+        shared: bool = False,
+    ) -> None:
+        self.command = command
+        self.item_head_max = wire.array_head(params_max - shared)[0]
+        self.results = results
+        self.shared = shared
 
 
-_VECTORS: Final = {
-    "counter.add": _Vector(table.COUNTER_ADD_MANY, 0, 2, lambda result: list(result.values)),
-    "board.submit": _Vector(table.BOARD_SUBMIT_MANY, 1, 3, lambda result: list(result.items)),
-    "channel.publish": _Vector(table.CHANNEL_PUBLISH_MANY, 0, 3, lambda result: list(result.items)),
+_VECTORS: Final[dict[Command[Any], _Vector]] = {
+    table.COUNTER_ADD: _Vector(table.COUNTER_ADD_MANY, 2, lambda result: result.values),
+    table.BOARD_SUBMIT: _Vector(
+        table.BOARD_SUBMIT_MANY, 3, lambda result: result.items, shared=True
+    ),
+    table.CHANNEL_PUBLISH: _Vector(table.CHANNEL_PUBLISH_MANY, 3, lambda result: result.items),
 }
 
 
-class _Collected(NamedTuple):
-    """One call of a batch, its parameters packed one by one."""
+class _Run:
+    """Neighbours that travel as one command.
 
-    command: Command[Any]
-    params: list[bytes]
-    options: Mapping[str, Any]
-    future: asyncio.Future[Any]
+    shared: the packed first parameter where the items do not hold it. items: the packed
+    parameters of each call, without `shared`.
+    """
 
+    __slots__ = ("command", "futures", "items", "options", "shared", "size", "vector")
 
-def _group(call: _Collected) -> tuple[Any, ...] | None:
-    """Neighbours of the same group may travel as one; None: on its own."""
-    vector = _VECTORS.get(call.command.name)
-    if vector is None or call.options or len(call.params) > vector.params_max:
-        return None
-    return call.command.name, *call.params[: vector.shared]
+    def __init__(
+        self,
+        command: Command[Any],
+        vector: _Vector | None,
+        shared: bytes,
+        options: Mapping[str, Any],
+    ) -> None:
+        self.command = command
+        self.vector = vector
+        self.shared = shared
+        self.options = options
+        self.items: list[bytes] = []
+        self.futures: list[asyncio.Future[Any]] = []
+        self.size = 0  # of the items in bytes
 
-
-def _runs(calls: list[_Collected]) -> Iterator[list[_Collected]]:
-    """Calls that travel together, in order."""
-    for group, neighbours in itertools.groupby(calls, _group):
-        run: list[_Collected] = []
-        size = 0
-        for call in neighbours:
-            call_bytes = sum(map(len, call.params))
-            full = len(run) == _ITEMS_MAX or size + call_bytes > _BYTES_MAX
-            if run and (group is None or full):
-                yield run
-                run = []
-                size = 0
-            run.append(call)
-            size += call_bytes
-        yield run
+    def request(self) -> Request:
+        """The command that it travels as."""
+        if self.vector is None or len(self.items) == 1:
+            item = self.items[0]
+            if self.shared:
+                item = bytes((item[0] + 1,)) + self.shared + item[1:]
+            return self.command, item, self.options, self.futures[0]
+        items = wire.packed_array(self.items)
+        params = wire.packed_array([self.shared, items] if self.shared else [items])
+        return self.vector.command, params, {}, _Spread(self.vector, self.futures)
 
 
 class _Spread:
     """The promise of a vector command: each item's outcome goes to the future of its call."""
+
+    __slots__ = ("_futures", "_vector")
 
     def __init__(self, vector: _Vector, futures: list[asyncio.Future[Any]]) -> None:
         self._vector = vector
@@ -119,51 +140,82 @@ def _fail(futures: list[asyncio.Future[Any]], error: BaseException) -> None:
 class Collector:
     """Calls in order, until they are sent."""
 
-    def __init__(self, ledger: Ledger, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._loop = loop
-        self._pack = wire.packer()  # the ledger's belongs to the thread of its loop
-        self._calls: list[_Collected] = []
+        self._new_future = ledger.new_future
+        self._pack_params = (
+            wire.Packer().pack_params
+        )  # the ledger's belongs to the thread of its loop
+        self._runs: list[_Run] = []
+        self._open: _Run | None = None  # the last of them, while calls may join it
         self._is_open = True
 
     def collect(
         self, command: Command[T], params: tuple[Any, ...], options: Mapping[str, Any], /
     ) -> asyncio.Future[T]:
+        """Adds a call. Raises TypeError or ValueError where an argument cannot be sent."""
         if not self._is_open:
             raise RuntimeError("this batch is over")
-        future: asyncio.Future[T] = self._loop.create_future()
-        packed = [self._pack(param) for param in without_trailing_none(params)]
-        self._calls.append(_Collected(command, packed, options, future))
+        shared = b""
+        vector = _VECTORS.get(command)
+        if vector is not None and vector.shared:
+            shared = packed(self._pack_params, command, params[:1])[1:] or _NIL
+            params = params[1:]
+        item = packed(self._pack_params, command, params)
+        run = self._open
+        if vector is None or options or item[0] > vector.item_head_max:
+            self._open = None
+            run = self._add_run(command, vector, shared, options)
+        elif (
+            run is None
+            or run.vector is not vector
+            or run.shared != shared
+            or run.size + len(item) > _BYTES_MAX
+            or len(run.items) == _ITEMS_MAX
+        ):
+            run = self._open = self._add_run(command, vector, shared, options)
+        future: asyncio.Future[T] = self._new_future()
+        run.items.append(item)
+        run.size += len(item)
+        run.futures.append(future)
         return future
+
+    def _add_run(
+        self,
+        command: Command[Any],
+        vector: _Vector | None,
+        shared: bytes,
+        options: Mapping[str, Any],
+    ) -> _Run:
+        run = _Run(command, vector, shared, options)
+        self._runs.append(run)
+        return run
 
     def drop(self) -> None:
         """Nothing is sent."""
         self._is_open = False
-        for call in self._calls:
-            call.future.cancel()
+        for run in self._runs:
+            for future in run.futures:
+                future.cancel()
+
+    def finish(self) -> list[Request]:
+        """What is to be sent, in order; nothing can be added any more."""
+        self._is_open = False
+        return [run.request() for run in self._runs]
 
     async def send(self) -> None:
         """Sends everything in one write, and returns when each call has its outcome."""
-        self._is_open = False
-        for run in _runs(self._calls):
-            futures = [call.future for call in run]
+        for request in self.finish():
             try:
-                self._start(run, futures)
-            except (Error, TypeError) as error:
-                _fail(futures, error)
-        if self._calls:
-            await asyncio.wait([call.future for call in self._calls])
-
-    def _start(self, run: list[_Collected], futures: list[asyncio.Future[Any]]) -> None:
-        first = run[0]
-        if len(run) == 1:
-            params = wire.packed_array(first.params)
-            self._ledger.start(first.command, params, first.options, first.future)
-            return
-        vector = _VECTORS[first.command.name]
-        items = wire.packed_array([wire.packed_array(call.params[vector.shared :]) for call in run])
-        params = wire.packed_array([*first.params[: vector.shared], items])
-        self._ledger.start(vector.command, params, {}, _Spread(vector, futures))
+                self._ledger.start(*request)
+            except Exception as error:
+                if not request[-1].done():
+                    request[-1].set_exception(error)
+        # From the end, for outcomes come in order: most waits are over before they begin.
+        for run in reversed(self._runs):
+            for future in reversed(run.futures):
+                if not future.done():
+                    await asyncio.wait((future,))
 
 
 class Batch(Nouns):

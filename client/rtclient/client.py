@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from rtclient import table
 from rtclient.batch import Batch, Collector
+from rtclient.command import Command, Effect
 from rtclient.commands import Caller, Channel, Nouns
 from rtclient.feeds import Feeds
-from rtclient.ledger import Command, Effect
 from rtclient.link import Link
 from rtclient.options import WRITE_OPTIONS, Since
 from rtclient.subscription import BUFFER_DEFAULT, Subscription
@@ -144,7 +144,7 @@ class Client(Nouns):
 
     def batch(self) -> Batch:
         """Collects calls in an `async with` block and sends them together at its end."""
-        return Batch(Collector(self._link.ledger, self._link.loop))
+        return Batch(Collector(self._link.ledger))
 
     async def close(self) -> None:
         """Lets answers that are still to come arrive for a moment, then closes. What is not

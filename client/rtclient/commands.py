@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, Unpack
 
 from rtclient import table
-from rtclient.ledger import Command
+from rtclient.command import Command
 from rtclient.options import ReadOptions, WriteOptions
 from rtclient.results import (
     BoardInfo,

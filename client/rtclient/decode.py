@@ -15,7 +15,7 @@ from rtclient.errors import (
 )
 from rtclient.server_errors import ERRORS
 
-__all__ = ["error_of", "many", "or_error"]
+__all__ = ["error_of", "many", "many_or_errors"]
 
 T = TypeVar("T")
 
@@ -43,12 +43,15 @@ def many(raw: list[Any], decode: Callable[[Any], T]) -> list[T]:
     return [decode(item) for item in raw]
 
 
-def or_error(decode: Callable[[Any], T] | None) -> Callable[[Any], T | Error]:
-    """The decoder of an item that may be {"error": [...]} instead."""
+def many_or_errors(raw: list[Any], decode: Callable[[Any], T] | None) -> list[T | Error]:
+    """A list of items that may each be {"error": [...]} instead."""
+    if decode is None:
+        return [
+            item if type(item) is int or not _is_error(item) else error_of(item["error"])
+            for item in raw
+        ]
+    return [error_of(item["error"]) if _is_error(item) else decode(item) for item in raw]
 
-    def item(raw: Any) -> T | Error:
-        if type(raw) is dict and len(raw) == 1 and "error" in raw:
-            return error_of(raw["error"])
-        return raw if decode is None else decode(raw)
 
-    return item
+def _is_error(item: Any) -> bool:
+    return type(item) is dict and len(item) == 1 and "error" in item

@@ -14,9 +14,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from rtclient.command import Command, Effect
 from rtclient.decode import error_of
 from rtclient.errors import Error
-from rtclient.ledger import Command, Effect, Ledger
+from rtclient.ledger import Ledger
 from rtclient.options import Since
 from rtclient.results import Message
 from rtclient.subscription import Subscription, message_of
@@ -91,6 +92,10 @@ class Feeds:
         self.ledger = ledger
         self.loop = loop
         self._feeds: dict[str, Feed] = {}
+
+    def __len__(self) -> int:
+        """Channels that are followed."""
+        return len(self._feeds)
 
     # --- from the link ---
 

@@ -16,19 +16,23 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import math
+import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import Any, Final, Generic, Protocol, TypeVar
+from threading import get_ident
+from typing import Any, Final, TypeVar
 
 from rtclient import wire
+from rtclient.command import UNFIT, Command, Effect, Promise, packed, unfit
 from rtclient.decode import error_of
 from rtclient.errors import ConnectionLost, Error, Timeout
 from rtclient.options import WRITE_OPTIONS
 from rtclient.server_errors import Duplicate, FrameTooLarge, OutcomeUnknown, Overloaded
 
-__all__ = ["BYTES_MAX", "Command", "Effect", "Ledger", "Promise", "without_trailing_none"]
+__all__ = ["BYTES_MAX", "Ledger"]
 
 T = TypeVar("T")
 
@@ -42,58 +46,16 @@ _HEAD_BYTES: Final = 16  # of a frame at most, beside what `Call.body` holds
 
 _CALL = b"\x94\x00"  # [0, id, method, params]
 _CALL_WITH_OPTIONS = b"\x95\x00"
-_ARRAY_HEAD = 0x90
 _MAP_HEAD = 0x80
-
-
-class Effect(Enum):
-    """What a command does, as far as sending it again is concerned."""
-
-    READ = "read"  # may be sent again
-    WRITE = "write"  # may be sent again under a key
-    DELTA = "delta"  # an increment: without a key while plain, too frequent for one
-    SESSION = "session"  # about this connection or process: never sent again
-
-
-class Command(Generic[T]):
-    """One command of the server.
-
-    decode: makes the result of what the reply holds. params: names, in order. plain: that many
-    parameters a call may have to be a plain delta, or an item of a vector command.
-    """
-
-    __slots__ = ("decode", "effect", "name", "packed_name", "params", "plain")
-
-    def __init__(
-        self,
-        name: str,
-        effect: Effect,
-        decode: Callable[[Any], T] | None = None,
-        params: tuple[str, ...] = (),
-        plain: int = 0,
-    ) -> None:
-        self.name = name
-        self.effect = effect
-        self.decode = decode
-        self.params = params
-        self.plain = plain
-        self.packed_name = wire.packer()(name)
-
-
-class Promise(Protocol):
-    """Where the outcome of a call goes: an asyncio future, or something a thread waits for."""
-
-    def done(self) -> bool: ...
-
-    def set_result(self, result: Any, /) -> None: ...
-
-    def set_exception(self, exception: BaseException, /) -> None: ...
 
 
 class _Call:
     """One call that is not answered yet.
 
-    body: the request without its length, and without `done` where number is not 0.
+    tick: of the ledger when the call was made; inf: it has its own timeout. body: the request
+    without its length, and without `done` where number is not 0. number: n of the SDK's key.
+    sent_at: first time, in the loop's seconds; 0.0: not sent yet. keyed: it has a key, and so may
+    be sent again. users_key: a key or a source of the caller's, who can call again with it.
     """
 
     __slots__ = (
@@ -101,9 +63,9 @@ class _Call:
         "command",
         "expiry",
         "id",
+        "keyed",
         "number",
         "promise",
-        "repeatable",
         "sent_at",
         "tick",
         "users_key",
@@ -113,12 +75,12 @@ class _Call:
         self.id = call_id
         self.command = command
         self.promise = promise
-        self.tick = tick  # of the ledger when the call was made; inf: it has its own timeout
+        self.tick = tick
         self.body = b""
-        self.number = 0  # n of the SDK's key
-        self.sent_at = 0.0  # first time, in the loop's seconds; 0.0: not sent yet
-        self.repeatable = command.effect is Effect.READ
-        self.users_key = False  # a key or a source of the caller's, who can call again with it
+        self.number = 0
+        self.sent_at = 0.0
+        self.keyed = False
+        self.users_key = False
         self.expiry: asyncio.TimerHandle | None = None
 
 
@@ -135,13 +97,21 @@ class Ledger:
         retry_writes: bool,
         bytes_max: int = BYTES_MAX,
     ) -> None:
-        self.pack = wire.packer()
+        packer = wire.Packer()
+        self.pack = packer.pack
+        self.pack_params = packer.pack_params
         self.frame_bytes_max = wire.FRAME_BYTES_MAX
+        self.before_tick: Callable[[], None] = _nothing  # called in the loop's thread
         self.idle = True  # nothing is queued, so `wake` must be called
+        # Each call asks for both, and the loop's own ways take several times as long.
+        self._thread = get_ident()
+        self.new_future = functools.partial(asyncio.Future, loop=loop)
         self._loop = loop
+        _ledgers.add(self)
         self._wake = wake
         self._retry_writes = retry_writes
         self._key_head = self.pack("idempotency_key") + b"\x93" + self.pack(client)
+        self._only_key_head = bytes((_MAP_HEAD | 1,)) + self._key_head
         self._ended: Error | None = None  # why no call can be made any more
         self._last_id = 0
         self._calls: dict[int, _Call] = {}  # in the order they were made
@@ -153,8 +123,8 @@ class Ledger:
         self._done_beyond: set[int] = set()  # answered numbers above the first unanswered one
         self._timeout_s = timeout_s
         self._tick = 0
-        self._tick_s = _TICK_S_DEFAULT if timeout_s is None else timeout_s / _TICKS
-        self._ticking = loop.call_later(self._tick_s, self._count_tick)
+        self.tick_s = _TICK_S_DEFAULT if timeout_s is None else timeout_s / _TICKS
+        self._ticking = loop.call_later(self.tick_s, self._count_tick)
 
     def __len__(self) -> int:
         """Calls that are not answered yet."""
@@ -166,15 +136,23 @@ class Ledger:
         self, command: Command[T], params: tuple[Any, ...], options: Mapping[str, Any], /
     ) -> asyncio.Future[T]:
         """Starts a call; the future of its result. A trailing None leaves a parameter to the
-        server's default. Raises TypeError, Overloaded, FrameTooLarge, Closed."""
+        server's default. Raises TypeError, ValueError, Overloaded, FrameTooLarge, Closed."""
+        if get_ident() != self._thread or not self._loop.is_running():
+            self._check_loop(command)
+        future: asyncio.Future[T] = self.new_future()
+        self.start(command, packed(self.pack_params, command, params), options, future)
+        return future
+
+    def leave_thread(self) -> None:
+        """Every call looks from now on which loop runs."""
+        self._thread = 0
+
+    def _check_loop(self, command: Command[Any]) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError(
                 f"{command.name} was called in another event loop than the client was connected"
                 " in; connect one client in each loop"
             )
-        future: asyncio.Future[T] = self._loop.create_future()
-        self.start(command, self.pack(without_trailing_none(params)), options, future)
-        return future
 
     def start(
         self,
@@ -183,34 +161,42 @@ class Ledger:
         options: Mapping[str, Any],
         promise: Promise,
     ) -> None:
-        """Starts a call whose parameters are packed."""
+        """Starts a call whose parameters are packed. Nothing has changed when this raises."""
         if self._ended is not None:
             raise copy.copy(self._ended)
-        call = _Call(self._last_id + 1, command, promise, self._tick)
-        effect = command.effect
-        timeout_s: float | None = None
-        if (
-            options
-            or effect is Effect.WRITE
-            or (effect is Effect.DELTA and not _plain(call, params))
-        ):
+        call_id = self._last_id + 1
+        call = _Call(call_id, command, promise, self._tick)
+        if options:
             timeout_s = self._add_options(call, params, options)
         else:
-            call.body = _CALL + self.pack(call.id) + command.packed_name + params
-        self._check_size(call)
-        self._last_id = call.id
-        self._last_number = call.number or self._last_number
+            timeout_s = None
+            if self._retry_writes and params[0] > command.keyed_above:
+                call.keyed = True
+                call.number = self._last_number + 1
+                head = _CALL_WITH_OPTIONS + self.pack(call_id) + command.packed_name
+                call.body = head + params + self._only_key_head + self.pack(call.number)
+            else:
+                call.body = _CALL + self.pack(call_id) + command.packed_name + params
+        size = len(call.body)
+        if size + _HEAD_BYTES > self.frame_bytes_max or self._bytes + size > self._bytes_max:
+            raise self._too_large(call)
         if timeout_s is not None:
+            if timeout_s <= 0:
+                promise.set_exception(_timed_out(call, timeout_s))
+                return
             call.expiry = self._loop.call_later(timeout_s, self._expire, call, timeout_s)
-        self._calls[call.id] = call
-        self._bytes += len(call.body)
+        self._last_id = call_id
+        if call.number:
+            self._last_number = call.number
+        self._calls[call_id] = call
+        self._bytes += size
         self._queue.append(call)
         if self.idle:
             self.idle = False
             self._wake()
 
     def _add_options(self, call: _Call, params: bytes, options: Mapping[str, Any]) -> float | None:
-        """Packs a call with options or a key; returns its own timeout."""
+        """Packs a call with options; returns its own timeout."""
         command = call.command
         asked = {name: value for name, value in options.items() if value is not None}
         if not WRITE_OPTIONS.issuperset(asked):
@@ -220,9 +206,9 @@ class Ledger:
         if "timeout" in options:
             call.tick = math.inf
         call.users_key = "idempotency_key" in asked or "source" in asked
-        plain = command.effect is Effect.DELTA and not asked and _plain(call, params)
-        if self._retry_writes and command.effect in (Effect.WRITE, Effect.DELTA) and not plain:
-            call.repeatable = True
+        keyed_above = -1 if asked and command.effect is Effect.DELTA else command.keyed_above
+        if self._retry_writes and params[0] > keyed_above:
+            call.keyed = True
             if "idempotency_key" not in asked:
                 call.number = self._last_number + 1
         if timeout_s is not None:
@@ -231,24 +217,26 @@ class Ledger:
         if asked or call.number:
             parts[0] = _CALL_WITH_OPTIONS
             parts.append(bytes((_MAP_HEAD | len(asked) + bool(call.number),)))
-            parts += (self.pack(name) + self.pack(value) for name, value in asked.items())
+            try:
+                parts += (self.pack(name) + self.pack(value) for name, value in asked.items())
+            except UNFIT as error:
+                raise unfit(command, error) from error
         if call.number:  # the last pair; `take` adds done, the last value of the key
             parts += (self._key_head, self.pack(call.number))
         call.body = b"".join(parts)
         return timeout_s
 
-    def _check_size(self, call: _Call) -> None:
+    def _too_large(self, call: _Call) -> Error:
         size = len(call.body) + _HEAD_BYTES
         if size > self.frame_bytes_max:
-            raise FrameTooLarge(
+            return FrameTooLarge(
                 f"{call.command.name} makes a frame of {size} bytes, the server takes at most"
                 f" {self.frame_bytes_max}"
             )
-        if self._bytes + size > self._bytes_max:
-            raise Overloaded(
-                f"{len(self._calls)} calls with {self._bytes} bytes wait to be sent or answered,"
-                f" at most {self._bytes_max} bytes may"
-            )
+        return Overloaded(
+            f"{len(self._calls)} calls with {self._bytes} bytes wait to be sent or answered,"
+            f" at most {self._bytes_max} bytes may"
+        )
 
     # --- sending ---
 
@@ -297,21 +285,22 @@ class Ledger:
         if call is None:
             return
         self._forget(call)
-        if call.promise.done():
+        promise = call.promise
+        if promise.done():
             return
         if error is not None:
-            call.promise.set_exception(_refusal(call, error))
+            promise.set_exception(_refusal(call, error))
             return
         decode = call.command.decode
         if decode is not None:
             try:
                 result = decode(result)
             except Exception as fault:
-                call.promise.set_exception(
+                promise.set_exception(
                     Error(f"the reply to {call.command.name} is not as expected: {fault!r}")
                 )
                 return
-        call.promise.set_result(result)
+        promise.set_result(result)
 
     def _forget(self, call: _Call) -> None:
         """The call is over for the connection, whatever its promise says."""
@@ -348,7 +337,8 @@ class Ledger:
 
     def _count_tick(self) -> None:
         """Looks at the oldest calls, and lets go of queued ones that were given up."""
-        self._ticking = self._loop.call_later(self._tick_s, self._count_tick)
+        self.before_tick()
+        self._ticking = self._loop.call_later(self.tick_s, self._count_tick)
         self._tick += 1
         if self._timeout_s is not None:
             for call in self._aged():
@@ -374,14 +364,23 @@ class Ledger:
 
     def lost(self, cause: str) -> None:
         """The connection is gone: what may be sent again is queued again, in the old order."""
+        self._recount()
         self._queue = deque()
         for call in list(self._calls.values()):
             if call.promise.done():
                 self._forget(call)
-            elif call.repeatable or not call.sent_at:
+            elif call.keyed or not call.sent_at or call.command.effect is Effect.READ:
                 self._queue.append(call)
             else:
                 self._fail(call, self._unknown(call, cause))
+
+    def _recount(self) -> None:
+        """Sums and numbers as the open calls have them: an interrupt may have hit a thread that
+        was at work in here."""
+        self._bytes = sum(len(call.body) for call in self._calls.values())
+        numbers = {call.number for call in self._calls.values() if call.number}
+        self._done = min(numbers, default=self._last_number + 1) - 1
+        self._done_beyond = {*range(self._done + 1, self._last_number + 1)} - numbers
 
     def end(self, error: Error) -> None:
         """No call can be made any more, and none that is open will be answered."""
@@ -406,17 +405,18 @@ class Ledger:
         )
 
 
-def without_trailing_none(params: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What is left out at the end has the server's default."""
-    count = len(params)
-    while count and params[count - 1] is None:
-        count -= 1
-    return params if count == len(params) else params[:count]
+def _nothing() -> None: ...
 
 
-def _plain(call: _Call, params: bytes) -> bool:
-    """Whether a delta has no parameter beyond the plain ones."""
-    return params[0] - _ARRAY_HEAD <= call.command.plain
+def _forked() -> None:
+    """A fork has the parent's threads by name, and runs none of their loops."""
+    for ledger in _ledgers:
+        ledger.leave_thread()
+
+
+_ledgers: weakref.WeakSet[Ledger] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _timed_out(call: _Call, timeout_s: float) -> Error:

@@ -14,6 +14,7 @@ import logging
 import random
 import secrets
 import socket
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from rtclient import wire
@@ -62,6 +63,17 @@ class _Socket(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         _keep_alive(transport.get_extra_info("socket"))
 
+    @property
+    def resting(self) -> bool:
+        """Whether no byte waits to be sent or is a part of a frame."""
+        transport = self.transport
+        return (
+            self._frames.between
+            and not self.paused
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+        )
+
     def data_received(self, data: bytes) -> None:
         try:
             values, sizes = self._frames.cut(data)
@@ -88,6 +100,9 @@ def _keep_alive(connection: socket.socket) -> None:
         option = getattr(socket, name, None)  # not every system has them all
         if option is not None:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _nothing() -> None: ...
 
 
 def _longest_wait_s(attempts: int) -> float:
@@ -123,6 +138,7 @@ class Link:
             retry_writes=retry_writes,
         )
         self.feeds = Feeds(self.ledger, self.loop)
+        self.before_lost: Callable[[], None] = _nothing
         self.session: str | None = None
         self._socket: _Socket | None = None  # greeted, and not lost
         self._reconnecting: asyncio.Task[None] | None = None
@@ -134,6 +150,14 @@ class Link:
     @property
     def connected(self) -> bool:
         return self._socket is not None
+
+    @property
+    def resting(self) -> _Socket | None:
+        """The connection, when nothing is under way on it and nothing is expected but replies."""
+        connection = self._socket
+        if connection is None or len(self.ledger) or len(self.feeds):
+            return None
+        return connection if connection.resting else None
 
     # --- connecting ---
 
@@ -247,6 +271,7 @@ class Link:
             connection.greeting.set_exception(error)
         if connection is not self._socket:
             return
+        self.before_lost()
         self._socket = None
         self.ledger.lost(error.message)
         if not self._reconnects:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rtclient.decode import many, or_error
+from rtclient.decode import many, many_or_errors
 from rtclient.errors import Error
 
 __all__ = [
@@ -98,7 +98,7 @@ class ValuesOrErrors:
 
 
 def to_values_or_errors(raw: Any) -> ValuesOrErrors:
-    return ValuesOrErrors(many(raw["values"], or_error(None)))
+    return ValuesOrErrors(many_or_errors(raw["values"], None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class Submissions:
 
 
 def to_submissions(raw: Any) -> Submissions:
-    return Submissions(many(raw["items"], or_error(to_submission)))
+    return Submissions(many_or_errors(raw["items"], to_submission))
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +317,7 @@ class PublishedMany:
 
 
 def to_published_many(raw: Any) -> PublishedMany:
-    return PublishedMany(many(raw["items"], or_error(to_published)))
+    return PublishedMany(many_or_errors(raw["items"], to_published))
 
 
 @dataclass(frozen=True, slots=True)

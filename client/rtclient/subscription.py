@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from rtclient.command import Command, Effect
 from rtclient.errors import Error
-from rtclient.ledger import Command, Effect
 from rtclient.options import Position, Since
 from rtclient.results import Message
 

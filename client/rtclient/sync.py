@@ -5,8 +5,9 @@
 
 Each client has a thread of its own with an event loop, in which the same link runs as in asyncio;
 so any number of threads may share a client, their calls leave together, and reconnecting,
-resuming and timeouts work while nobody calls. A call costs two switches between threads. A client
-does not survive a fork: connect in each process.
+resuming and timeouts work while nobody calls. A thread that calls alone does its sending and
+receiving by itself (`runner` says when). A client does not survive a fork: connect in each
+process.
 """
 
 from __future__ import annotations
@@ -14,29 +15,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
-import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from rtclient.batch import Collector
 from rtclient.client import TIMEOUT_S, any_call
 from rtclient.commands import Nouns as BatchNouns
 from rtclient.errors import Closed, Timeout
-from rtclient.ledger import Command, without_trailing_none
 from rtclient.link import Link
 from rtclient.options import Position, Since
 from rtclient.results import Message
+from rtclient.runner import Runner
 from rtclient.subscription import BUFFER_DEFAULT, Gap
 from rtclient.subscription import Subscription as Reader
 from rtclient.sync_commands import Caller, Channel, Nouns
 from rtclient.url import parse_url
 
 __all__ = ["Batch", "Channels", "Client", "Subscription", "connect"]
-
-T = TypeVar("T")
 
 _CHUNK = 256  # messages fetched from the loop's thread at once
 
@@ -66,157 +63,13 @@ def connect(
     )
 
 
-class _Box:
-    """The promise of one call, for which one thread waits."""
-
-    __slots__ = ("_error", "_finished", "_lock", "_result")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self._finished = False
-        self._result: Any = None
-        self._error: BaseException | None = None
-
-    def done(self) -> bool:
-        return self._finished
-
-    def set_result(self, result: Any, /) -> None:
-        self._result = result
-        self._finish()
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        self._error = exception
-        self._finish()
-
-    def _finish(self) -> None:
-        self._finished = True
-        self._lock.release()
-
-    def wait(self) -> Any:
-        """The result, or raises the error. An interrupt gives the call up."""
-        try:
-            self._lock.acquire()
-        except BaseException:
-            self._finished = True
-            raise
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed: it hands calls from thread to thread a third faster."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return new_event_loop()
-
-
-class _Runner:
-    """A thread with an event loop, and the link in it."""
-
-    def __init__(self, make_link: Callable[[], Link]) -> None:
-        self.loop = _new_loop()
-        self._process = os.getpid()
-        self._inbox: deque[tuple[Command[Any], tuple[Any, ...], Mapping[str, Any], _Box]] = deque()
-        self._awake = False  # the loop is going to look into the inbox
-        self._closing = threading.Lock()
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, name="rtclient", daemon=True)
-        self._thread.start()
-        try:
-            self.link = self.run(self._open(make_link))
-        except BaseException:
-            self._stop()
-            raise
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-
-    @staticmethod
-    async def _open(make_link: Callable[[], Link]) -> Link:
-        link = make_link()
-        await link.open()
-        return link
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine in the loop's thread and waits for it."""
-        try:
-            self._check_process()
-            self._check_open()
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        except BaseException:
-            work.close()
-            raise
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def call(
-        self, command: Command[T], params: tuple[Any, ...], options: Mapping[str, Any], /
-    ) -> T:
-        box = _Box()
-        self._check_process()
-        self._inbox.append((command, params, options, box))
-        self._check_open()  # after the append: `_stop` answers what it finds in the inbox
-        if not self._awake:
-            self._awake = True
-            self.loop.call_soon_threadsafe(self._serve)
-        result: T = box.wait()
-        return result
-
-    def _check_open(self) -> None:
-        if self._ended:
-            raise Closed("the client was closed")
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                f"this client was connected in process {self._process} and does not work in a"
-                f" fork of it; connect one in process {os.getpid()}"
-            )
-
-    def _serve(self) -> None:
-        """Starts what threads have called (in the loop's thread)."""
-        self._awake = False
-        ledger = self.link.ledger
-        inbox = self._inbox
-        while inbox:
-            command, params, options, box = inbox.popleft()
-            try:
-                ledger.start(command, ledger.pack(without_trailing_none(params)), options, box)
-            except Exception as error:
-                box.set_exception(error)
-        self.link.flush()
-
-    def close(self) -> None:
-        with self._closing:
-            if not self._ended:
-                self.run(self.link.close())
-                self._stop()
-
-    def _stop(self) -> None:
-        """Ends the thread; who still waits hears that the client is closed."""
-        self._ended = True
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-        while self._inbox:
-            self._inbox.popleft()[-1].set_exception(Closed("the client was closed"))
-
-
 class Client(Nouns):
     """A connected client: `rt.<noun>.<verb>(...)` for every command. Safe to share by threads."""
 
     channel: Channels
 
     def __init__(self, make_link: Callable[[], Link]) -> None:
-        self._runner = _Runner(make_link)
+        self._runner = Runner(make_link)
         super().__init__(self._runner.call)
         self.channel = Channels(self._runner.call, self._runner)
 
@@ -255,7 +108,7 @@ class Channels(Channel):
 
     __slots__ = ("_runner",)
 
-    def __init__(self, call: Caller, runner: _Runner) -> None:
+    def __init__(self, call: Caller, runner: Runner) -> None:
         super().__init__(call)
         self._runner = runner
 
@@ -270,7 +123,7 @@ class Subscription:
     """Enter it with `with`, then iterate: messages, and a `Gap` where some are missing. For one
     thread at a time."""
 
-    def __init__(self, runner: _Runner, channel: str, since: Since | None, buffer: int) -> None:
+    def __init__(self, runner: Runner, channel: str, since: Since | None, buffer: int) -> None:
         self._runner = runner
         self._reader = Reader(runner.link.feeds, channel, since, buffer)
         self._items: deque[tuple[Message | Gap, Position]] = deque()
@@ -336,8 +189,8 @@ class Batch(BatchNouns):
     """The nouns of a batch. What their methods return has its `.result()` when the block has
     ended."""
 
-    def __init__(self, runner: _Runner) -> None:
-        self._collector = Collector(runner.link.ledger, runner.loop)
+    def __init__(self, runner: Runner) -> None:
+        self._collector = Collector(runner.link.ledger)
         self._runner = runner
         super().__init__(self._collector.collect)
 
@@ -352,6 +205,6 @@ class Batch(BatchNouns):
     ) -> None:
         """Sends; an error in the block drops the batch instead."""
         if kind is None:
-            self._runner.run(self._collector.send())
+            self._runner.send(self._collector.finish())
         else:
             self._collector.drop()

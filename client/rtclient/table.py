@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rtclient import results
-from rtclient.ledger import Command, Effect
+from rtclient.command import Command, Effect
 
 SERVER_PING: Command[results.Pong] = Command("server.ping", Effect.SESSION, results.to_pong, (), 0)
 SERVER_INFO: Command[Any] = Command("server.info", Effect.SESSION, None, (), 0)

@@ -14,28 +14,58 @@ from typing import Any, Final
 
 import msgpack
 
-__all__ = ["FRAME_BYTES_MAX", "HEADER_BYTES", "Frames", "Pack", "header", "packed_array", "packer"]
+from rtclient import compiled
+
+__all__ = [
+    "FRAME_BYTES_MAX",
+    "HEADER_BYTES",
+    "Frames",
+    "Packer",
+    "array_head",
+    "header",
+    "packed_array",
+    "unpack",
+]
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024  # the protocol's ceiling
 HEADER_BYTES: Final = 4
 
-Pack = Callable[[Any], bytes]
-
 header = struct.Struct(">I").pack
 _length_at = struct.Struct(">I").unpack_from
-_unpack = msgpack.unpackb
 
 
-def packer() -> Pack:
-    """A function from values to msgpack; each event loop has its own, for one is not reentrant."""
-    return msgpack.Packer(use_bin_type=True).pack
+def unpack(body: bytes) -> Any:
+    """The value of a body. Raises ValueError."""
+    return msgpack.unpackb(body, raw=False, strict_map_key=False)
+
+
+class Packer:
+    """From values to msgpack. Each thread and each event loop has its own.
+
+    Raises TypeError, ValueError or OverflowError where a value has no form in msgpack.
+    """
+
+    __slots__ = ("pack",)
+
+    def __init__(self) -> None:
+        self.pack: Callable[[Any], bytes] = msgpack.Packer(use_bin_type=True).pack
+
+    def pack_params(self, params: tuple[Any, ...]) -> bytes:
+        """The parameters of a call; what is left out at the end has the server's default."""
+        count = len(params)
+        while count and params[count - 1] is None:
+            count -= 1
+        return self.pack(params[:count])
 
 
 def packed_array(items: Sequence[bytes]) -> bytes:
     """An array of at most 65,535 values that are packed already."""
-    count = len(items)
-    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
-    return head + b"".join(items)
+    return array_head(len(items)) + b"".join(items)
+
+
+def array_head(count: int) -> bytes:
+    """What stands before the items of an array of at most 65,535 values."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
 
 
 class Frames:
@@ -47,6 +77,11 @@ class Frames:
         self._held: list[bytes] = []  # pieces of a frame that is not complete
         self._held_bytes = 0
         self._needed = 0  # bytes until something can be cut
+
+    @property
+    def between(self) -> bool:
+        """Whether the stream is at the end of a frame."""
+        return not self._held
 
     def cut(self, data: bytes) -> tuple[list[Any], list[int]]:
         """The values that are complete now, and the bytes of each. Raises ValueError."""
@@ -71,7 +106,7 @@ class Frames:
             if stop > end:
                 needed = HEADER_BYTES + length
                 break
-            values.append(_unpack(data[start:stop], raw=False, strict_map_key=False))
+            values.append(unpack(data[start:stop]))
             sizes.append(length)
             position = stop
         if position < end:
@@ -79,3 +114,6 @@ class Frames:
             self._held_bytes = end - position
             self._needed = needed
         return values, sizes
+
+
+compiled.take_over(globals())

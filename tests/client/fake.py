@@ -43,7 +43,7 @@ class Peer(asyncio.Protocol):
         self.lost.set_result(error)
 
     def send(self, *values):
-        pack = wire.packer()
+        pack = wire.Packer().pack
         bodies = [pack(value) for value in values]
         self.transport.write(b"".join(wire.header(len(body)) + body for body in bodies))
 

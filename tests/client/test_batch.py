@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 import rtclient
 import rtclient.sync
-from rtclient import batch as batch_module
 from tests.client.fake import FakeServer
 
 
@@ -174,17 +173,50 @@ async def test_arguments_are_taken_as_they_are_at_the_call():
         assert server.requests[0][3] == ["c", [1]]
 
 
-def test_runs_are_bounded_in_items_and_bytes(monkeypatch):
-    def collected(count, size):
-        pack = batch_module.wire.packer()
-        command = batch_module.table.CHANNEL_PUBLISH
-        params = [pack("c"), pack(b"x" * size)]
-        return [batch_module._Collected(command, params, {}, None) for _ in range(count)]
+async def test_runs_are_bounded_in_items_and_bytes():
+    async with FakeServer() as server, rtclient.connect(server.url) as rt:
 
-    assert [len(run) for run in batch_module._runs(collected(2_500, 1))] == [1_000, 1_000, 500]
-    assert [len(run) for run in batch_module._runs(collected(5, 100_000))] == [2, 2, 1]
-    assert [len(run) for run in batch_module._runs(collected(3, 300_000))] == [1, 1, 1]
-    assert list(batch_module._runs([])) == []
+        def runs(count, size):
+            b = rt.batch()
+            for _ in range(count):
+                b.channel.publish("c", b"x" * size)
+            lengths = [len(run.items) for run in b._collector._runs]
+            b._collector.drop()
+            return lengths
+
+        assert runs(2_500, 1) == [1_000, 1_000, 500]
+        assert runs(5, 100_000) == [2, 2, 1]
+        assert runs(3, 300_000) == [1, 1, 1]
+        assert runs(0, 0) == []
+
+
+@pytest.mark.parametrize("value", [2**64, "\ud800", object(), -(2**63) - 1])
+async def test_a_value_that_cannot_be_sent_is_refused_at_its_call_and_disturbs_no_other(value):
+    async with FakeServer() as server, rtclient.connect(server.url) as rt:
+        async with rt.batch() as b:
+            first = b.counter.get("x")
+            with pytest.raises((TypeError, ValueError), match=r"channel\.publish cannot be sent"):
+                b.channel.publish("c", value)
+            unfit = b.counter.get("x", as_user=value)
+            last = b.counter.get("y")
+        assert (first.result(), last.result()) == (["x"], ["y"])
+        with pytest.raises((TypeError, ValueError), match=r"counter\.get cannot be sent"):
+            unfit.result()
+        with pytest.raises((TypeError, ValueError), match=r"board\.rank cannot be sent"):
+            rt.board.rank("weekly", value)
+        assert await rt.counter.get("x") == ["x"]
+
+
+async def test_a_batch_ends_also_when_some_of_its_calls_are_given_up():
+    def answer(peer, request):
+        for future in futures[::2]:
+            future.cancel()
+        peer.reply(request, {"values": [0, 1, 2, 3, 4]})
+
+    async with FakeServer(answer) as server, rtclient.connect(server.url) as rt:
+        async with rt.batch() as b:
+            futures = [b.counter.add("x") for _ in range(5)]
+        assert [future.result() for future in futures[1::2]] == [1, 3]
 
 
 def test_blocking(real):

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 import rtclient
-from rtclient.decode import error_of, or_error
+from rtclient.decode import error_of, many_or_errors
 from rtserver.errors import ERRORS, RtError
 
 GROUPS = {
@@ -68,7 +68,11 @@ def test_timeouts_and_lost_connections_are_also_the_builtin_ones():
 
 
 def test_an_item_is_a_result_or_an_error():
-    item = or_error(None)
-    assert item(5) == 5
-    assert item({"error": 1, "rank": 2}) == {"error": 1, "rank": 2}
-    assert isinstance(item({"error": [200, "not_found", "no", None]}), rtclient.NotFound)
+    refused = {"error": [200, "not_found", "no", None]}
+    about_errors = {"error": 1, "rank": 2}
+    plain = many_or_errors([5, about_errors, refused], None)
+    assert plain[:2] == [5, about_errors]
+    decoded = many_or_errors([about_errors, refused], len)
+    assert decoded[0] == 2
+    assert isinstance(plain[2], rtclient.NotFound)
+    assert isinstance(decoded[1], rtclient.NotFound)

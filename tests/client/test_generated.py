@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rtclient import commands, sync_commands, table
-from rtclient.ledger import Effect
+from rtclient.command import Effect
 from rtserver.commands import table as server_table
 from rtserver.commands.reference import public
 

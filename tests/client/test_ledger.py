@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import rtclient
 from rtclient import ledger as ledger_module
 from rtclient import table, wire
-from rtclient.ledger import Command, Effect, Ledger, without_trailing_none
+from rtclient.command import Command, Effect, packed
+from rtclient.ledger import Ledger
 from rtserver.commands.options import parse_options
 from rtserver.errors import DUPLICATE, RtError
 
@@ -105,7 +106,7 @@ def make(**changes):
 
 def start(ledger, command, *params, **options):
     promise = Outcome()
-    ledger.start(command, ledger.pack(without_trailing_none(params)), options, promise)
+    ledger.start(command, packed(ledger.pack_params, command, params), options, promise)
     return promise
 
 
@@ -302,6 +303,18 @@ def test_an_answered_call_leaves_no_timer():
     start(ledger, WRITE, timeout=5)
     assert loop.timers == before + 1
     ledger.reply(1, None, None)
+    assert loop.timers == before
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, -1])
+def test_no_time_at_all_is_a_timeout_and_nothing_is_sent(timeout):
+    ledger, loop, _ = make()
+    before = loop.timers
+    promise = start(ledger, DELTA, "x", 1, timeout=timeout)
+    assert isinstance(promise.error, rtclient.Timeout)
+    assert "nothing was done" in promise.error.message
+    assert taken(ledger) == []
+    assert not len(ledger)
     assert loop.timers == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 
 import pytest
@@ -98,6 +99,25 @@ async def test_named_parameters_become_positional():
             rt.call("no.such", x=1)
         with pytest.raises(ValueError, match=r"rt\.channel\.subscribe"):
             rt.call("channel.subscribe", "room")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_fork_inside_the_loop_is_told_that_no_loop_runs():
+    async with FakeServer() as server, rtclient.connect(server.url) as rt:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                rt.counter.get("x")
+            except RuntimeError as error:
+                os.write(writer, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writer)
+        assert os.read(reader, 1_000) == b"no running event loop"
+        os.close(reader)
+        assert await rt.counter.get("x") == ["x"]
 
 
 # --- cancelling ---

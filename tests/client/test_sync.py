@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -131,6 +132,28 @@ def test_an_interrupt_gives_up_the_call_and_nothing_else(silent, real):
             rt.counter.get("x", timeout=0.02)
 
 
+def test_an_interrupted_batch_is_under_way_and_its_outcomes_come(silent):
+    with rtclient.sync.connect(silent, timeout=0.3) as rt:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), rt.batch() as b:
+            outcome = b.counter.get("x")
+        with pytest.raises(rtclient.Timeout):
+            rt.counter.get("x", timeout=1)
+        assert isinstance(outcome.exception(), rtclient.Timeout)
+
+
+def test_a_batch_of_calls_that_were_given_up_ends(rt):
+    with rt.batch() as b:
+        given_up = [b.counter.add("sync:given-up") for _ in range(3)]
+        given_up.append(b.counter.get("sync:given-up"))
+        kept = b.counter.get("sync:given-up")
+        for future in given_up:
+            future.cancel()
+    assert kept.result() == 3
+    with rt.batch():
+        pass
+
+
 def test_reading_blocks_until_something_comes(rt):
     with rt.channel.subscribe("sync:read") as messages:
         with pytest.raises(rtclient.Timeout, match="within"):
@@ -166,6 +189,31 @@ def test_reading_ends_with_the_client(real):
     rt.close()
     thread.join(10)
     assert came == ["end"]
+    assert not thread.is_alive()
+
+
+def test_closing_leaves_no_thread_that_comes_and_goes_behind(real):
+    """However the end falls between two steps of what other threads do."""
+
+    def come_and_go():
+        with contextlib.suppress(rtclient.Closed, StopIteration):
+            while True:
+                with (
+                    rt.channel.subscribe("sync:come") as messages,
+                    contextlib.suppress(rtclient.Timeout),
+                ):
+                    messages.next(timeout=0)
+
+    for _ in range(20):
+        rt = rtclient.sync.connect(real.url)
+        threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.01)
+        rt.close()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -44,11 +44,11 @@ def test_a_length_beyond_the_ceiling_is_refused():
 
 @given(st.lists(values, max_size=40))
 def test_a_packed_array_is_the_array_of_its_items(items):
-    pack = wire.packer()
+    pack = wire.Packer().pack
     assert wire.packed_array([pack(item) for item in items]) == msgpack.packb(items)
 
 
 def test_a_packed_array_of_a_vector_command():
-    pack = wire.packer()
+    pack = wire.Packer().pack
     items = list(range(1_000))
     assert wire.packed_array([pack(item) for item in items]) == msgpack.packb(items)

@@ -129,7 +129,7 @@ def test_the_sdk_decodes_the_same(row):
 @needs_sdk
 @vectors("exact")
 def test_the_sdk_encodes_the_same(row):
-    from rtclient.wire import header, packer
+    from rtclient.wire import Packer, header
 
-    body = packer()(value_of(row))
+    body = Packer().pack(value_of(row))
     assert (header(len(body)) + body).hex() == row["hex"]
