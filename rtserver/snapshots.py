@@ -8,6 +8,7 @@ whoever asks meanwhile shares its result.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import subprocess
@@ -28,6 +29,7 @@ _SEAL_TIMEOUT_S = 10.0
 _POLL_S = 0.01
 _PAUSE_MIN_S = 60.0
 _PAUSE_MAX_S = 3_600.0
+_KILLED_S = 5.0
 
 
 class Snapshots:
@@ -80,14 +82,14 @@ class Snapshots:
 
     async def _create(self) -> dict[str, Any]:
         await self._close_segments()
-        # In a thread, and without a function to run before exec: so the process is made by
-        # vfork, which neither copies this process's page tables nor stops the loop.
-        child = await asyncio.to_thread(self._start_child)
+        starting = asyncio.create_task(asyncio.to_thread(self._start_child))
         try:
+            child = await asyncio.shield(starting)
             out, err = await asyncio.shield(asyncio.to_thread(child.communicate))
         except asyncio.CancelledError:
+            child = await starting
             child.kill()
-            await asyncio.to_thread(child.wait)
+            await asyncio.to_thread(_wait_for, child)
             raise
         if child.returncode != 0:
             reason = err.decode("utf-8", "replace").strip()[-2_000:]
@@ -104,11 +106,15 @@ class Snapshots:
         }
 
     def _start_child(self) -> subprocess.Popen[bytes]:
+        """Nothing that must run between fork and exec: so the process is made without a copy of
+        this one's page tables, and the loop stops for a millisecond or so. Every descriptor of this
+        process closes by itself on exec."""
         return subprocess.Popen(
             [sys.executable, "-m", "rtserver", "compact", str(self._directory)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            close_fds=False,
         )
 
     async def _close_segments(self) -> None:
@@ -132,3 +138,9 @@ class Snapshots:
 
         self._turn.at_start(rotate)
         return await done
+
+
+def _wait_for(child: subprocess.Popen[bytes]) -> None:
+    """Until it is gone, or hangs in the kernel: a stop does not wait for that."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(_KILLED_S)

@@ -25,6 +25,7 @@ from rtserver.wire import frames
 from rtserver.wire.codec import pack, unpack_trusted
 
 START_MS = 1_700_000_000_000
+RECLAIMED_PER_TURN = 20
 
 
 class Refused(Exception):
@@ -162,6 +163,7 @@ class World:
         self.router.written(self.seq)
         self.router.catch_up(1_000)
         self.flush()
+        self.store.reclaim(RECLAIMED_PER_TURN)
 
     def flush(self) -> None:
         for connection in self.dirty:

@@ -45,6 +45,8 @@ cdef class Express:
     cdef Tally tally
     cdef NameTable names
     cdef PlainBoards boards
+    cdef Buffer out  # replies of the run that goes on; one reader of frames runs at a time
+    cdef Buffer synced  # and those that wait for the sync
     cdef Buffer scratch
     cdef Item *items
     cdef bytes meta  # what a record of the present caller carries beside its arguments, or None
@@ -53,7 +55,7 @@ cdef class Express:
 
     cdef bint enter(self, connection) except -1
     cdef void foresee(self, Cursor body, Hint *hint) noexcept
-    cdef int frame(self, Cursor body, Buffer *out, Buffer *synced) except -1
+    cdef int frame(self, Cursor body) except -1
     cdef _add_row(self, command, ShortWay run, int place)
     cdef int _find_row(self, const Text *method) noexcept nogil
     cdef int _read_items(self, Cursor *params) except -1

@@ -42,7 +42,7 @@ from rtserver.wire._msgpack cimport (
 
 from rtserver.commands.board import submit_item
 from rtserver.commands.counter import add_item
-from rtserver.commands.dispatch import RECORD_OVERHEAD
+from rtserver.commands.dispatch import RECORD_OVERHEAD, BrokenState
 from rtserver.commands.table import ROLES
 from rtserver.commands.vector import Failed, attempt
 from rtserver.limits import VECTOR_MAX
@@ -96,6 +96,8 @@ cdef class Express:
         self._add_row(table["board.rank"], Express._board_rank, 2)
 
     def __dealloc__(self):
+        free_buffer(&self.out)
+        free_buffer(&self.synced)
         free_buffer(&self.scratch)
         PyMem_RawFree(self.items)
 
@@ -152,7 +154,7 @@ cdef class Express:
             return
         if row.place == 2:
             if (
-                self.boards.ranking is None
+                not self.boards.is_fresh()
                 or text.size != len(self.boards.name)
                 or memcmp(text.data, <const char *>self.boards.name, text.size)
                 or not read_text(&body, &text)
@@ -163,9 +165,11 @@ cdef class Express:
         hint.table = <PyObject *>names
         names.prefetch(hint.hashed)
 
-    cdef int frame(self, Cursor body, Buffer *out, Buffer *synced) except -1:
+    cdef int frame(self, Cursor body) except -1:
         """Runs a request and puts its reply into `out`, or into `synced` where that asked to
-        wait for the sync; its cost, or 0, with nothing changed, for the long way."""
+        wait for the sync; its cost, or 0, with nothing changed, for the long way. Raises
+        BrokenState."""
+        cdef Buffer *out = &self.out
         cdef Cursor params
         cdef Text method
         cdef Row *row
@@ -192,7 +196,7 @@ cdef class Express:
             if not cost or body.at != body.end:
                 return 0
             if row.is_write and cost == 2:
-                out = synced
+                out = &self.synced
         if row.is_write and (
             not self.takes_writes
             or self.journal.bytes + length + _record_overhead > self.journal.limit
@@ -205,7 +209,13 @@ cdef class Express:
         put_byte(out, 0x01)
         put_uint(out, <uint64_t>request_id)
         put_byte(out, 0xC0)
-        cost = row.run(self, &params, out)
+        try:
+            cost = row.run(self, &params, out)
+        except Exception as error:
+            out.size = start
+            if row.is_write:  # it may have changed something already
+                raise BrokenState(f"{row.name.decode()} failed in the middle: {error!r}") from error
+            raise
         if not cost:
             out.size = start
             return 0
@@ -311,6 +321,7 @@ cdef class Express:
     cdef int _counter_add_many(self, Cursor *params, Buffer *out) except -1:
         cdef uint32_t one
         cdef int count, i
+        cdef int long_ways = 0
         cdef uint32_t ref
         cdef Cell *cell
         cdef Item *item
@@ -338,8 +349,9 @@ cdef class Express:
                     put_int(out, cell.first)
                     continue
             self._add_item(item, out)
+            long_ways += 1
             reserve(out, RESULT_BYTES + (count - i) * NUMBER_BYTES)
-        return 1 + count // ADDITIONS_A_COST
+        return 1 + long_ways + count // ADDITIONS_A_COST
 
     cdef int _read_items(self, Cursor *params) except -1:
         """[[name, number], ...] at the end of the parameters into `items`; 0 where there is
@@ -462,11 +474,15 @@ cdef class Express:
         """One score of a vector and its place in the result; False where it was refused."""
         cdef Outcome done
         cdef bytes packed
+        cdef object score  # or it would be inferred to be a C double, and no integer any more
         if self.boards.submit(&item.name, item.hashed, &item.number, &done):
             _put_outcome(out, &done)
             return True
         name = PyUnicode_DecodeUTF8(item.name.data, item.name.size, NULL)
-        score = item.number.value if item.number.real else item.number.whole
+        if item.number.real:
+            score = item.number.value
+        else:
+            score = item.number.whole
         result = attempt(self.submit_item, [name, score])
         packed = pack(result)
         reserve(out, len(packed))

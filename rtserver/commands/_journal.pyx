@@ -18,6 +18,15 @@ cdef Py_ssize_t _IDLE_BYTES = 1 << 20  # a larger buffer is given back when a tu
 cdef bytes _sum_head = b"\x93" + pack(SUM_METHOD) + pack(SUM_VERSION) + b"\x91"
 
 
+cdef inline Py_ssize_t characters(const Cell *cell) noexcept nogil:
+    """Of a name: its bytes that do not continue a character (RFC 3629 section 3)."""
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t i
+    for i in range(cell.size):
+        count += (cell.name[i] & 0xC0) != 0x80
+    return count
+
+
 @cython.final
 cdef class Journal:
     def __init__(self, Tally tally):
@@ -36,7 +45,7 @@ cdef class Journal:
             self.flush_sums()
             noted = self.tally.note_ref(ref, cell, delta)
         if noted:
-            self.bytes += 4 * cell.size + _sum_bytes
+            self.bytes += 4 * characters(cell) + _sum_bytes
         return 0
 
     cdef int record(self, const void *data, Py_ssize_t size) except -1:
@@ -56,6 +65,8 @@ cdef class Journal:
 
     def add_sum(self, str name, int64_t delta):
         cdef uint32_t ref = self.tally.ref_of(name)
+        if not ref:
+            raise KeyError(name)
         self.note(ref, self.tally.names.at(ref), delta)
 
     def add(self, command, args, meta):

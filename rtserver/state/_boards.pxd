@@ -28,6 +28,7 @@ cdef class PlainBoards:
     cdef bytes name  # its name
     cdef object changes  # and when it was looked up
 
+    cdef bint is_fresh(self) noexcept
     cdef bint find(self, const Text *name) except -1
     cdef bint submit(
         self, const Text *member, uint64_t hashed, const Score *score, Outcome *done

@@ -98,6 +98,10 @@ cdef class PlainBoards:
         self.boards = boards
         self.name = b""
 
+    cdef bint is_fresh(self) noexcept:
+        """Whether the board that was found last is still one: a deleted one is freed in slices."""
+        return self.ranking is not None and self.boards.changes == self.changes
+
     cdef bint find(self, const Text *name) except -1:
         """False where there is no such board."""
         changes = self.boards.changes
@@ -113,6 +117,8 @@ cdef class PlainBoards:
             return False
         board = self.boards.get(text)
         if board is None:
+            self.board = self.ranking = self.changes = None
+            self.name = b""
             return False
         self.board = board
         self.ranking = board.ranking

@@ -11,7 +11,7 @@ cdef struct Cell:
     char name[6]  # and what follows: `size` bytes of UTF-8, not terminated
 
 cdef struct Bucket:
-    uint32_t tags[7]  # high bits of the hashes
+    uint32_t tags[7]  # low halves of the hashes
     uint32_t refs[7]  # of cells; 0: free, and so are those behind it
     uint32_t overflow  # the number of another bucket, 0: none
     uint32_t count  # cells in this bucket
@@ -30,11 +30,9 @@ cdef class NameTable:
     cdef uint64_t _next  # the bucket to split next
     cdef char **_slabs
     cdef uint32_t _slab_count
-    cdef uint32_t _slab_room
     cdef uint32_t _first_slab_bytes
     cdef uint32_t _slab_used  # bytes of the last slab
     cdef uint32_t _free[40]  # chains of free cells by their units of 8 bytes
-    cdef uint64_t _released  # slabs and chunks that `release` gave back
     cdef readonly uint64_t size
     cdef uint64_t _key0
     cdef uint64_t _key1
@@ -51,6 +49,7 @@ cdef class NameTable:
     cdef uint64_t memory(self) noexcept nogil
 
     cdef _reset(self)
+    cdef list _rows(self, uint64_t index)
     cdef Bucket *_bucket(self, uint64_t index) noexcept nogil
     cdef Bucket *_spare(self, uint32_t number) noexcept nogil
     cdef uint64_t _index(self, uint32_t tag) noexcept nogil

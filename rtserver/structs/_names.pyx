@@ -76,11 +76,10 @@ cdef class NameTable:
         self._spare_top = 1
         self._mask = self._next = 0
         self._slabs = NULL
-        self._slab_count = self._slab_room = 0
+        self._slab_count = 0
         self._first_slab_bytes = 0
         self._slab_used = 0
         memset(self._free, 0, sizeof(self._free))
-        self._released = 0
         self.size = 0
 
     def __dealloc__(self):
@@ -482,26 +481,25 @@ cdef class NameTable:
         return self.memory()
 
     def items(self):
-        """[(name, first, second), ...] in no order that means anything."""
+        """(name, first, second) of each, in no order that means anything. No change meanwhile."""
         cdef uint64_t index
-        cdef Bucket *bucket
+        for index in range(0 if self._chunks == NULL else self._mask + 1 + self._next):
+            yield from self._rows(index)
+
+    cdef list _rows(self, uint64_t index):
+        """Those of one bucket."""
+        cdef Bucket *bucket = self._bucket(index)
         cdef Cell *cell
         cdef uint32_t i
-        found = []
-        if self._chunks == NULL:
-            return found
-        for index in range(self._mask + 1 + self._next):
-            bucket = self._bucket(index)
-            while True:
-                for i in range(bucket.count):
-                    cell = self.at(bucket.refs[i])
-                    found.append(
-                        (PyUnicode_DecodeUTF8(cell.name, cell.size, NULL), cell.first, cell.second)
-                    )
-                if not bucket.overflow:
-                    break
-                bucket = self._spare(bucket.overflow)
-        return found
+        rows = []
+        while True:
+            for i in range(bucket.count):
+                cell = self.at(bucket.refs[i])
+                name = PyUnicode_DecodeUTF8(cell.name, cell.size, NULL)
+                rows.append((name, cell.first, cell.second))
+            if not bucket.overflow:
+                return rows
+            bucket = self._spare(bucket.overflow)
 
     def check(self):
         """Raises ValueError unless each name is found where it is, and all counts hold. O(n)."""

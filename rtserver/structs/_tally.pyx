@@ -20,7 +20,7 @@ cdef extern from *:
     """
     bint rt_add_overflows(int64_t a, int64_t b, int64_t *sum) noexcept nogil
 
-_ITEM_HEAD_BYTES = 16  # of a note as it is packed, beside the name
+DEF ITEM_HEAD_BYTES = 16  # of a note as it is packed, beside the name
 
 
 @cython.final
@@ -48,7 +48,8 @@ cdef class Tally:
         return self.names.at(ref).first if ref else None
 
     def items(self):
-        return ((name, value) for name, value, _ in self.names.items())
+        for name, value, _ in self.names.items():
+            yield name, value
 
     @property
     def total(self):
@@ -99,6 +100,8 @@ cdef class Tally:
         cdef uint64_t hashed = self.names.hash_of(text, size)
         cdef uint32_t ref = self.names.find(text, size, hashed)
         if not ref:
+            if size > 255:
+                raise ValueError(f"a name has {size} bytes, at most 255 fit")
             ref = self.names.add(text, size, hashed)
         self._set(self.names.at(ref), value)
 
@@ -189,13 +192,13 @@ cdef class Tally:
             if not self.noted_refs[place]:
                 text, total = self.departed[place]
                 name = text.encode()
-                reserve(to, len(name) + _ITEM_HEAD_BYTES)
+                reserve(to, len(name) + ITEM_HEAD_BYTES)
                 put_array(to, 2)
                 put_text(to, name, len(name))
                 put_int(to, total)
                 continue
             cell = self.names.at(self.noted_refs[place])
-            reserve(to, cell.size + 16)
+            reserve(to, cell.size + ITEM_HEAD_BYTES)
             put_array(to, 2)
             put_text(to, cell.name, cell.size)
             put_int(to, cell.second)

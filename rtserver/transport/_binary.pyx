@@ -26,6 +26,7 @@ cdef extern from *:
     Py_ssize_t rt_send(int fd, const void *data, size_t size) noexcept
 
 from rtserver.commands.dispatch import Waiting
+from rtserver.errors import ProtocolError
 from rtserver.transport import binary
 from rtserver.transport.binary import COST_SHIFT, REPORT_COST
 from rtserver.transport.engine import Progress
@@ -41,7 +42,7 @@ cdef Py_ssize_t _short_cost_max = REPORT_COST  # more is for `run`, which looks 
 DEF HEADER_BYTES = 4
 DEF AHEAD = 16  # frames whose memory is on its way at the same time
 DEF SMALL_BYTES = 4096  # what comes in larger pieces is for `run`, which looks ahead
-DEF KEPT_BYTES = 262144  # a larger buffer for replies is given back
+DEF KEPT_BYTES = 262144  # a larger buffer for replies is given back after a run
 
 
 @cython.final
@@ -56,9 +57,7 @@ cdef class FrameReader:
     cdef Py_ssize_t _bytes_max
     cdef Py_ssize_t _congested_bytes
     cdef Py_ssize_t _waiting_max
-    # of one run:
-    cdef Buffer _out
-    cdef Buffer _synced
+    # of one run, whose replies are in the buffers of `_express`:
     cdef Py_ssize_t _ran  # commands the short way that are not counted yet
     cdef Py_ssize_t _waits  # replies in `_synced`
     cdef Py_ssize_t _pending
@@ -74,17 +73,12 @@ cdef class FrameReader:
         self._congested_bytes = engine.limits.outbox_soft_bytes
         self._waiting_max = engine.limits.replies_waiting_max
 
-    def __dealloc__(self):
-        free_buffer(&self._out)
-        free_buffer(&self._synced)
-
     def receive(self, bytes data):
         if self._missing > 0:
             self._partial += data
             self._missing -= len(data)
             if self._missing <= 0:
                 self._buffer = bytes(self._partial)
-                self._position = 0
                 self._partial = bytearray()
         elif self._position < len(self._buffer):
             self._buffer = self._buffer[self._position :] + data
@@ -98,12 +92,23 @@ cdef class FrameReader:
         self._position = 0
 
     def run(self):
+        """As the plain form. What another exception than ProtocolError leaves is not sent."""
         if self._missing > 0:
             return _IDLE
         try:
-            return self._run()
-        finally:
+            progress = self._run()
+        except ProtocolError:
             self._flush()
+            raise
+        self._flush()
+        self._let_go()
+        return progress
+
+    cdef _let_go(self):
+        """What has run needs no memory any more."""
+        if self._position == len(self._buffer):
+            self._buffer = b""
+            self._position = 0
 
     cdef _run(self):
         cdef bytes buffer = self._buffer
@@ -128,7 +133,8 @@ cdef class FrameReader:
             if self._position + HEADER_BYTES + length > end:
                 self._missing = self._position + HEADER_BYTES + length - end
                 self._partial += buffer[self._position :]
-                self._position = end
+                self._buffer = b""
+                self._position = 0
                 break
             if budget <= 0:
                 progress = _MORE
@@ -165,7 +171,8 @@ cdef class FrameReader:
         self.receive(data)
         turn = self._engine.turn
         if (
-            not turn.is_open
+            turn.stopped
+            or not turn.is_open
             or stream.queued
             or self._missing > 0
             or self._connection.blocked
@@ -180,7 +187,8 @@ cdef class FrameReader:
             return True
         if cost:
             turn.charge(cost)
-        return self._position == len(self._buffer)
+        self._let_go()
+        return not self._buffer
 
     cdef Py_ssize_t _run_short(self, Py_ssize_t budget) except -1:
         """Whole frames that go the short way, up to the first that does not; their cost."""
@@ -235,20 +243,20 @@ cdef class FrameReader:
         """Looks at what frames may change beside the short way."""
         self._pending = self._connection.pending_bytes
         self._waiting = self._connection.waiting
-        return self._express is not None and self._express.enter(self._connection)
+        return self._express.enter(self._connection)
 
     cdef bint _is_congested(self) noexcept nogil:
         return (
-            self._pending + self._out.size > self._congested_bytes
+            self._pending + self._express.out.size > self._congested_bytes
             or self._waiting + self._waits >= self._waiting_max
         )
 
     cdef Py_ssize_t _short_way(self, Cursor body) except -1:
-        cdef Py_ssize_t synced = self._synced.size
-        cdef Py_ssize_t cost = self._express.frame(body, &self._out, &self._synced)
+        cdef Py_ssize_t synced = self._express.synced.size
+        cdef Py_ssize_t cost = self._express.frame(body)
         if cost:
             self._ran += 1
-            if self._synced.size != synced:
+            if self._express.synced.size != synced:
                 self._waits += 1
         return cost
 
@@ -258,11 +266,11 @@ cdef class FrameReader:
             return
         self._engine.metrics.commands += self._ran
         self._ran = 0
-        if self._out.size:
-            self._connection.send(take(&self._out))
+        if self._express.out.size:
+            self._connection.send(take(&self._express.out))
         if self._waits:
             self._engine.waiting.append(
-                Waiting(self._connection, take(&self._synced), self._waits)
+                Waiting(self._connection, take(&self._express.synced), self._waits)
             )
             self._connection.waiting += self._waits
             self._waits = 0

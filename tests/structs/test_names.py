@@ -129,4 +129,4 @@ def test_memory_comes_back_in_slices() -> None:
     assert rounds > 10
     assert made.bytes_taken() == 0
     made.insert("again", 1, 2)
-    assert made.items() == [("again", 1, 2)]
+    assert list(made.items()) == [("again", 1, 2)]

@@ -211,3 +211,8 @@ class Rig:
 def request(request_id: int, method: str, *params: Any, **options: Any) -> bytes:
     body = msgpack.packb([0, request_id, method, list(params), options])
     return len(body).to_bytes(4, "big") + body
+
+
+def say(transport: FakeTransport, *requests: bytes) -> None:
+    """The bytes of a client arrive, all at once."""
+    transport.protocol.data_received(b"".join(requests))

@@ -5,7 +5,9 @@ The same stream of frames, well-formed and not, goes through both, in the same p
 
 from __future__ import annotations
 
+import asyncio
 import struct
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from rtserver.compiled import twin
 from rtserver.errors import ProtocolError
 from rtserver.transport.binary import new_frame_reader
 from rtserver.wire.codec import pack
+from tests.transport.rig import Rig, request, say
 from tests.world import Peer, World, content
 
 pytestmark = pytest.mark.skipif(
@@ -46,6 +49,12 @@ pair = st.one_of(
     st.sampled_from([[], ["a"], ["a", 1, 2], 5, None]),
 )
 pairs = st.lists(pair, max_size=20)
+# Wholly valid vectors, so that they go the short way, some of their items the long one.
+scores = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "c", "é", "ü", "名前"]), st.integers(-3, 3)).map(list),
+    min_size=1,
+    max_size=8,
+)
 kind = st.sampled_from([None, "ordinal", "competition", "dense"])
 
 calls = st.one_of(
@@ -69,6 +78,8 @@ calls = st.one_of(
         st.tuples(name, name, number, mode, st.none(), st.sampled_from([None, 5])).map(list),
     ),
     st.tuples(st.just("board.submit_many"), st.tuples(name, pairs).map(list)),
+    st.tuples(st.just("counter.add_many"), st.tuples(scores).map(list)),
+    st.tuples(st.just("board.submit_many"), st.tuples(st.just("a"), scores).map(list)),
     st.tuples(st.just("board.rank"), st.tuples(name, name).map(list)),
     st.tuples(
         st.just("board.rank"),
@@ -183,3 +194,59 @@ def test_both_forms_say_log_and_hold_the_same(frames, cuts, user):
         compiled.world.assert_same()
         monkeypatch.setenv("RTSERVER_PURE", "1")
         plain.world.assert_same()
+
+
+# --- what only the compiled form can get wrong ---
+
+
+@pytest.fixture
+async def rig():
+    return Rig()
+
+
+async def test_a_failure_in_the_middle_of_a_short_way_stops_the_server(rig, monkeypatch):
+    def broken(*_args):
+        raise RuntimeError("no memory")
+
+    client = rig.connect()
+    say(client, request(1, "board.submit", "b", "m1", 5))
+    await rig.settle()
+    client.frames()
+    monkeypatch.setattr("rtserver.commands._express.submit_item", broken)
+    say(client, request(2, "board.submit_many", "b", [["m1", 50], ["é", 7]]))
+    say(client, request(3, "board.rank", "b", "m1"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert client.frames() == []
+    assert rig.turn.stopped
+    assert len(rig.failures) == 1
+    assert "board.submit_many failed in the middle" in str(rig.failures[0])
+
+
+async def test_nothing_that_has_run_is_kept(rig):
+    client = rig.connect()
+    say(client, request(1, "server.ping"))
+    await rig.settle()
+    for size in (10, 100_000):
+        data = request(2, "counter.get", "x" * size)
+        before = sys.getrefcount(data)
+        client.protocol.data_received(data)
+        await rig.settle()
+        assert sys.getrefcount(data) == before
+
+
+def test_a_deleted_board_is_not_looked_ahead_for():
+    """Its memory goes turn by turn, while requests for it still come in."""
+    world = World()
+    for start in range(0, 3_000, 1_000):
+        world.call("board.submit_many", "b", [[f"m{n}", n] for n in range(start, start + 1_000)])
+    frames = b"".join(request(n, "board.rank", "b", f"m{n}") for n in range(100))
+    reader = new_frame_reader(world, world.connection)
+    for turn in range(200):
+        world.open_turn()
+        if turn == 1:
+            world.send("board.delete", "b")
+        reader.receive(frames)
+        reader.run()
+        world.end_turn()
+        world.peer.take()

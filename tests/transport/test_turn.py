@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtserver.limits import Limits
-from tests.transport.rig import Rig, request
+from tests.transport.rig import Rig, request, say
 
 
 @pytest.fixture
@@ -18,10 +18,6 @@ async def rig():
     await rig.settle()
     rig.events.clear()
     return rig
-
-
-def say(transport, *requests):
-    transport.protocol.data_received(b"".join(requests))
 
 
 async def test_the_block_is_written_before_the_reply_leaves(rig):
