@@ -6,6 +6,7 @@ Needs matplotlib, which is asked for only when a picture is.
 from __future__ import annotations
 
 import importlib
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from bench.wanted import WANTED
 __all__ = ["PlotImpossible", "need_library", "plot"]
 
 _WIDTH_IN, _ROW_IN, _MARGIN_IN = 11, 0.32, 1.6
+_TITLE_CHARS = 90
 _LESS_IS_BETTER = ("us", "ms", "bytes")
 _REACHED, _MISSED, _PLAIN = "#3a8f5c", "#c0504d", "#7f8fa6"
 
@@ -57,7 +59,7 @@ def plot(report: Report, path: Path) -> None:
             axes.plot([bar.wanted], [row], marker="D", color="black", markersize=5)
     axes.margins(x=0.12, y=0.01)
     axes.set_xlabel("rtserver to redis in the same run (diamond: wanted)")
-    axes.set_title(report.command, fontsize=9)
+    axes.set_title(textwrap.fill(report.command, _TITLE_CHARS), fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
