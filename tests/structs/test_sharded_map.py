@@ -103,7 +103,8 @@ def test_a_small_map_is_one_dict() -> None:
 
 def test_no_shard_is_large() -> None:
     made = filled(20_000, 64)
-    assert max(map(len, made.shards)) <= 64
+    # Hashing is by chance: 64 is four deviations from the mean, which one run in a hundred exceeds.
+    assert max(map(len, made.shards)) <= 96
     assert len(made.shards) <= 20_000 // 2
 
 
@@ -155,7 +156,8 @@ def damage_limit(made: ShardedMap[int]) -> None:
 
 
 def damage_place(made: ShardedMap[int]) -> None:
-    made.shards[0], made.shards[1] = made.shards[1], made.shards[0]
+    one, other = [slot for slot, shard in enumerate(made.shards[:10]) if shard][:2]
+    made.shards[one], made.shards[other] = made.shards[other], made.shards[one]
 
 
 def damage_slot(made: ShardedMap[int]) -> None:
