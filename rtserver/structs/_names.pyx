@@ -57,6 +57,21 @@ cdef inline uint64_t _rotl(uint64_t x, int b) noexcept nogil:
     return (x << b) | (x >> (64 - b))
 
 
+cdef inline void _sip_round(
+    uint64_t *v0, uint64_t *v1, uint64_t *v2, uint64_t *v3
+) noexcept nogil:
+    v0[0] += v1[0]
+    v1[0] = _rotl(v1[0], 13) ^ v0[0]
+    v0[0] = _rotl(v0[0], 32)
+    v2[0] += v3[0]
+    v3[0] = _rotl(v3[0], 16) ^ v2[0]
+    v0[0] += v3[0]
+    v3[0] = _rotl(v3[0], 21) ^ v0[0]
+    v2[0] += v1[0]
+    v1[0] = _rotl(v1[0], 17) ^ v2[0]
+    v2[0] = _rotl(v2[0], 32)
+
+
 @cython.final
 cdef class NameTable:
     """Names (UTF-8, at most 255 bytes) to two int64 and a mark."""
@@ -111,31 +126,13 @@ cdef class NameTable:
                 memcpy(&word, name, left)
                 word |= <uint64_t>size << 56
             v3 ^= word
-            v0 += v1
-            v1 = _rotl(v1, 13) ^ v0
-            v0 = _rotl(v0, 32)
-            v2 += v3
-            v3 = _rotl(v3, 16) ^ v2
-            v0 += v3
-            v3 = _rotl(v3, 21) ^ v0
-            v2 += v1
-            v1 = _rotl(v1, 17) ^ v2
-            v2 = _rotl(v2, 32)
+            _sip_round(&v0, &v1, &v2, &v3)
             v0 ^= word
             if last:
                 break
         v2 ^= 0xFF
         for round in range(3):
-            v0 += v1
-            v1 = _rotl(v1, 13) ^ v0
-            v0 = _rotl(v0, 32)
-            v2 += v3
-            v3 = _rotl(v3, 16) ^ v2
-            v0 += v3
-            v3 = _rotl(v3, 21) ^ v0
-            v2 += v1
-            v1 = _rotl(v1, 17) ^ v2
-            v2 = _rotl(v2, 32)
+            _sip_round(&v0, &v1, &v2, &v3)
         return v0 ^ v1 ^ v2 ^ v3
 
     cdef Bucket *_bucket(self, uint64_t index) noexcept nogil:
