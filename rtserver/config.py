@@ -26,6 +26,7 @@ DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA = "rtserver-data"
 
 Role = Literal["anonymous", "user", "service", "admin"]
+Kind = Literal["must", "latest", "transient"]  # of a channel, see protocol.md section 7
 
 
 class ConfigError(Exception):
@@ -39,7 +40,11 @@ class Namespace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
     history_ms: Annotated[int, Meta(ge=0)] = 600_000
     idle_ms: Annotated[int, Meta(ge=1_000)] = 86_400_000  # empty and untouched so long: forgotten
+    kind: Kind = msgspec.field(default="must", name="class")
     subscribe: Role = "service"  # the least role that may subscribe and read the history
+    publish: Role = "service"  # the least role that may publish
+    presence: Role = "service"  # the least role that may see who is here
+    presence_events_max: Annotated[int, Meta(ge=0)] = 100  # members beyond: counts, no joins
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,13 +57,67 @@ class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     archive_days: Annotated[int, Meta(ge=0)] = 30
 
 
+class TlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files in PEM form, read again on SIGHUP."""
+
+    certificate: str
+    key: str
+
+
+class ListenerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One more place to listen at, beside `listen`."""
+
+    listen: str  # HOST:PORT or unix:/path
+    admin: bool = False  # /metrics is there; once one is, it is only there
+    tls: TlsConfig | None = None
+
+
+class WebConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which web pages and proxies may speak to this server."""
+
+    origins: list[str] = []  # such as "https://shop.example"; "*" for any. None: same host only
+    hosts: list[str] = []  # names this server is called by; none: any
+    trusted_proxies: list[str] = []  # networks whose X-Forwarded-For is believed
+
+
+class ServiceKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A secret of a back end, kept as its hash."""
+
+    hash: str  # sha256:HEX of the secret, as `rtserver token hash` prints it
+    role: Role = "service"
+
+
+class AuthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How connections say who they are."""
+
+    keys: str | None = None  # a file with a JWK set (RFC 7517), read again on SIGHUP
+    issuer: str | None = None
+    audience: str | None = None
+    leeway_ms: Annotated[int, Meta(ge=0, le=300_000)] = 5_000  # between our clock and the issuer's
+    anonymous: bool = False  # whether a connection that says nothing may stay, without rights
+    services: dict[str, ServiceKey] = {}
+
+
+class RightsRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The least role for a command (`*` at the end: all that begin so) on names of a pattern, in
+    which `$self` stands for the caller and a `*` at the end for any rest."""
+
+    command: str
+    role: Role
+    name: str = "*"
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration; each field is a key or a table of the file."""
 
     listen: str = DEFAULT_LISTEN
     data: str = DEFAULT_DATA
+    listeners: list[ListenerConfig] = []
     log: LogConfig = LogConfig()
     limits: Limits = Limits()
+    web: WebConfig = WebConfig()
+    auth: AuthConfig = AuthConfig()
+    rights: list[RightsRow] = []
     namespaces: dict[str, Namespace] = {}
 
 
@@ -163,4 +222,4 @@ def _valid_keys(table: list[str]) -> list[str]:
             kind = Namespace
         else:
             kind = get_type_hints(kind).get(key, Config)
-    return [] if kind is dict else [field.name for field in msgspec.structs.fields(kind)]
+    return [] if kind is dict else [field.encode_name for field in msgspec.structs.fields(kind)]

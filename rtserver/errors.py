@@ -94,8 +94,19 @@ DISK_FULL = _error(
     301, "disk_full", True, "Nothing was done; make room on the server's disk, then send it again."
 )
 
+MEMORY_FULL = _error(
+    302, "memory_full", True, "Nothing was done; delete something, or raise limits.memory_max."
+)
+RATE_LIMITED = _error(303, "rate_limited", True, "Wait as long as the details say.")
+
 # 4xx: rights
 FORBIDDEN = _error(400, "forbidden", False, "Act with the role that the message names.")
+
+UNAUTHENTICATED = _error(
+    401, "unauthenticated", False, "Say who you are with a token or a key that is valid."
+)
+TOKEN_EXPIRED = _error(402, "token_expired", False, "Fetch a fresh token, then send it again.")
+BLOCKED = _error(403, "blocked", False, "This user was sent away; wait as long as it says.")
 
 # 5xx: the server
 INTERNAL = _error(500, "internal_error", False, "A defect of the server; please report it.")
@@ -118,9 +129,19 @@ CLOSE_TOO_MANY = _close(
 CLOSE_INTERNAL = _close(
     4004, "internal_error", "The server failed on your request; reconnect, and please report it."
 )
+CLOSE_EXPIRED = _close(
+    4005, "token_expired", "Your token has expired; reconnect with a fresh one and resume."
+)
 CLOSE_PROTOCOL = _close(4500, "protocol_error", "Your client sent what it must not; mend it.")
 CLOSE_TOO_LARGE = _close(
     4501, "frame_too_large", "Your client sent a larger frame than allowed; mend it."
+)
+CLOSE_REPLACED = _close(
+    4502, "replaced", "Another connection resumed this session; let that one go on."
+)
+CLOSE_KICKED = _close(4503, "kicked", "The application sent this user away.")
+CLOSE_UNAUTHENTICATED = _close(
+    4504, "unauthenticated", "Say who you are in time, with a token that is valid."
 )
 
 

@@ -13,10 +13,12 @@ from typing import Any
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.reference import help_text
 from rtserver.commands.table import ROLES, Command
+from rtserver.config import WebConfig
 from rtserver.errors import CLOSE_IDLE, CLOSE_SLOW, CloseKind
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Sink
+from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.tick import Turn
 from rtserver.transport.engine import Reader
@@ -25,6 +27,7 @@ __all__ = ["Hub"]
 
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
 _SILENT_INTERVALS = 2
+_DEVELOPER = Identity(ROLES["admin"])  # everybody in development mode
 
 
 class Hub:
@@ -40,9 +43,12 @@ class Hub:
         limits: Limits,
         metrics: Metrics,
         express: Any = None,
-        rank: int = ROLES["admin"],
+        web: WebConfig | None = None,
+        dev: bool = True,
     ) -> None:
         self.limits = limits
+        self.web = web or WebConfig()
+        self.dev = dev
         self.metrics = metrics
         self.connections = 0  # open sockets
         self.parties: dict[int, Connection] = {}
@@ -52,7 +58,6 @@ class Hub:
         self._router = router
         self._dispatcher = dispatcher
         self._table = table
-        self._rank = rank
         self._ids = itertools.count(1)
         self.express = express
         self.waiting = dispatcher.waiting
@@ -73,14 +78,19 @@ class Hub:
     def release(self) -> None:
         self.connections -= 1
 
-    def connect(self, form: Form, sink: Sink, address: str | None) -> Connection:
+    def identify(self, token: str | None, session: str | None) -> Identity:
+        return _DEVELOPER
+
+    def connect(
+        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+    ) -> Connection:
         connection = Connection(
             next(self._ids),
             form,
             sink,
             self.limits,
             self.turn.dirty,
-            rank=self._rank,
+            identity=identity or self.identify(None, None),
             address=address,
             now=self._dispatcher.ctx.now,
         )
@@ -94,6 +104,13 @@ class Hub:
         connection.lost()
         self._router.leave(connection)
         self.parties.pop(connection.id, None)
+
+    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
+        self.turn.open()
+        return self._dispatcher.follow(connection, channels)
+
+    def positions(self, connection: Connection) -> dict[str, tuple[str, int]]:
+        return self._router.positions(connection)
 
     def heard(self, reader: Reader, size: int) -> None:
         """New bytes came."""

@@ -21,6 +21,7 @@ __all__ = [
     "NAME_BYTES_MAX",
     "NESTING_MAX",
     "REPLY_BYTES_MAX",
+    "STREAM_CHANNELS_MAX",
     "VALUES_MAX",
     "VECTOR_MAX",
     "Limits",
@@ -36,6 +37,7 @@ LIST_MAX = 1_000
 META_BYTES_MAX = 1_024  # what a board may keep beside a score, packed
 VALUES_MAX = 16_384  # values in one frame, containers and map keys included
 REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
+STREAM_CHANNELS_MAX = 64  # of one event stream or long poll: their cursor names them all
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 
@@ -53,13 +55,34 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     http_head_bytes_max: Annotated[int, Meta(ge=1024)] = 16 * 1024
     http_request_ms_max: Annotated[int, Meta(ge=100)] = 5_000
     subscriptions_per_connection_max: Count = 1_000  # beyond: limit_reached
+    http_body_bytes_max: Annotated[int, Meta(ge=1024, le=FRAME_BYTES_CEILING)] = 1024 * 1024
+    ws_fragments_max: Count = 64  # of one WebSocket message, empty ones counted: then closed
+    ws_ping_ms: Annotated[int, Meta(ge=100)] = 25_000  # a WebSocket quiet so long is pinged
+    stream_heartbeat_ms: Annotated[int, Meta(ge=100)] = 15_000  # a comment on a quiet SSE stream
+    poll_ms_max: Annotated[int, Meta(ge=0)] = 60_000  # a long poll waits at most so long
+    unauthenticated_bytes_max: Count = 64 * 1024  # from a connection that may do nothing yet
+    unauthenticated_ms_max: Annotated[int, Meta(ge=100)] = 5_000  # until it says who it is
     replies_waiting_max: Count = 100_000  # synced replies a connection may wait for: then it waits
 
     # --- outgoing bytes of one connection ---
     outbox_soft_bytes: Count = 256 * 1024  # above: subscriptions become cursors, reading stops
+    outbox_soft_messages: Count = 20_000  # above: the same
     outbox_hard_bytes: Count = 1024 * 1024  # above: closed with slow_consumer
     outbox_stuck_ms: Annotated[int, Meta(ge=100)] = 10_000  # no byte taken so long: closed
     outbox_total_bytes: Count = 1024 * 1024 * 1024  # all together: the fullest is closed
+
+    # --- sessions, presence, watches ---
+    session_window_ms: Annotated[int, Meta(ge=0)] = 60_000  # a lost connection's session is kept
+    sessions_detached_max: Count = 100_000  # without a connection: the oldest gives way
+    presence_grace_ms: Annotated[int, Meta(ge=0)] = 5_000  # from the last connection to `leave`
+    presence_interval_ms: Annotated[int, Meta(ge=0)] = 1_000  # between counts of large channels
+    watch_interval_ms: Annotated[int, Meta(ge=0)] = 20  # between two looks at what is watched
+    watches_max: Count = 100_000  # watched things: beyond, limit_reached
+    watches_per_turn: Count = 1_000  # looked at in one turn
+    drain_ms: Annotated[int, Meta(ge=0)] = 2_000  # at a stop, over which reconnects are spread
+    memory_max: Annotated[int, Meta(ge=0)] = (
+        0  # resident bytes above which growth is refused; 0: none
+    )
 
     # --- a turn of the loop ---
     turn_cost_max: Count = 4_000  # commands and items; the rest runs in the next turn

@@ -18,6 +18,7 @@ from rtserver.errors import DISK_FULL, ERRORS, RtError
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection
+from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.state.store import Store
 from rtserver.transport.binary import new_frame_reader
@@ -136,7 +137,14 @@ class World:
 
     def connect(self, peer: Peer, role: str = "admin") -> Connection:
         return Connection(
-            1, frames, peer, self.limits, self.dirty, rank=ROLES[role], address=None, now=self.now
+            1,
+            frames,
+            peer,
+            self.limits,
+            self.dirty,
+            identity=Identity(ROLES[role]),
+            address=None,
+            now=self.now,
         )
 
     # --- turns ---

@@ -12,6 +12,7 @@ from rtclient.errors import Error, LimitError, RequestError, RightsError, Server
 __all__ = [
     "ERRORS",
     "Banned",
+    "Blocked",
     "Conflict",
     "DeadlineExceeded",
     "DiskFull",
@@ -23,11 +24,15 @@ __all__ = [
     "InvalidParams",
     "KeyReused",
     "LimitReached",
+    "MemoryFull",
     "NotFound",
     "OutOfRange",
     "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
+    "RateLimited",
+    "TokenExpired",
+    "Unauthenticated",
     "UnknownMethod",
     "UnsupportedVersion",
 ]
@@ -177,6 +182,24 @@ class DiskFull(LimitError):
     advice: ClassVar[str] = "Nothing was done; make room on the server's disk, then send it again."
 
 
+class MemoryFull(LimitError):
+    """Nothing was done; delete something, or raise limits.memory_max."""
+
+    code = 302
+    name = "memory_full"
+    retryable = True
+    advice: ClassVar[str] = "Nothing was done; delete something, or raise limits.memory_max."
+
+
+class RateLimited(LimitError):
+    """Wait as long as the details say."""
+
+    code = 303
+    name = "rate_limited"
+    retryable = True
+    advice: ClassVar[str] = "Wait as long as the details say."
+
+
 class Forbidden(RightsError):
     """Act with the role that the message names."""
 
@@ -184,6 +207,33 @@ class Forbidden(RightsError):
     name = "forbidden"
     retryable = False
     advice: ClassVar[str] = "Act with the role that the message names."
+
+
+class Unauthenticated(RightsError):
+    """Say who you are with a token or a key that is valid."""
+
+    code = 401
+    name = "unauthenticated"
+    retryable = False
+    advice: ClassVar[str] = "Say who you are with a token or a key that is valid."
+
+
+class TokenExpired(RightsError):
+    """Fetch a fresh token, then send it again."""
+
+    code = 402
+    name = "token_expired"
+    retryable = False
+    advice: ClassVar[str] = "Fetch a fresh token, then send it again."
+
+
+class Blocked(RightsError):
+    """This user was sent away; wait as long as it says."""
+
+    code = 403
+    name = "blocked"
+    retryable = False
+    advice: ClassVar[str] = "This user was sent away; wait as long as it says."
 
 
 class InternalError(ServerError):
@@ -223,7 +273,12 @@ ERRORS: Final[dict[str, type[Error]]] = {
     "banned": Banned,
     "overloaded": Overloaded,
     "disk_full": DiskFull,
+    "memory_full": MemoryFull,
+    "rate_limited": RateLimited,
     "forbidden": Forbidden,
+    "unauthenticated": Unauthenticated,
+    "token_expired": TokenExpired,
+    "blocked": Blocked,
     "internal_error": InternalError,
     "outcome_unknown": OutcomeUnknown,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rtserver.commands.context import Context
@@ -105,6 +106,18 @@ def subscribe_within(ctx: Context, name: str, since: Any, bytes_max: int) -> dic
             " (limits.subscriptions_per_connection_max)",
         )
     return ctx.router.subscribe(connection, ctx.host.open_channel(name), since, bytes_max)
+
+
+def follow(ctx: Context, channels: Mapping[str, Any]) -> dict[str, Any]:
+    """Subscribes the caller to each channel from where it says: the replies, or {error} in their
+    place. All together stay below the reply limit."""
+    share = REPLY_BYTES_MAX // max(1, len(channels))
+
+    def one(item: tuple[str, Any]) -> dict[str, Any]:
+        channel, since = item
+        return subscribe_within(ctx, channel, since, share)
+
+    return dict(zip(channels, each(list(channels.items()), one), strict=True))
 
 
 @command(

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from rtserver.commands.channel import follow
 from rtserver.commands.context import Context, Host
 from rtserver.commands.journal import (
     META_ADDRESS,
@@ -190,6 +191,11 @@ class Dispatcher:
         timeout_ms = None if options is None else options.timeout_ms
         connection.waiting += 1
         self.waiting.append(Waiting(connection, reply, 1, request_id, timeout_ms))
+
+    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
+        """Subscribes each channel from where it says; see transport.engine."""
+        self.ctx.enter(connection)
+        return follow(self.ctx, channels)
 
     def issue(self, method: str, args: list[Any]) -> Any:
         """An internal command, logged like any other, also within another command."""

@@ -7,13 +7,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from rtserver import PROTOCOL_VERSION
-from rtserver.commands.channel import subscribe_within
+from rtserver.commands.channel import follow
 from rtserver.commands.context import Context
 from rtserver.commands.kinds import NAME, POSITIONS, TEXT, TTL_MS, UINT, Shape, at_most, one_of
 from rtserver.commands.table import ROLES, Effect, Param, command
-from rtserver.commands.vector import each
 from rtserver.errors import FORBIDDEN, LIMIT_REACHED, UNSUPPORTED_VERSION, RtError
-from rtserver.limits import REPLY_BYTES_MAX
 from rtserver.state.store import Store
 
 HELLO = Shape(
@@ -87,7 +85,7 @@ def hello(
         "session": connection.session,
         "user": connection.user,
         "resumed": False,
-        "channels": _resume(ctx, positions or {}),
+        "channels": follow(ctx, positions or {}),
         "version": PROTOCOL_VERSION,
         "heartbeat_ms": connection.heartbeat_ms,
         "limits": ctx.host.hello_limits(),
@@ -107,17 +105,6 @@ def _check_role(rank: int, role: str | None) -> None:
 def _check_count(positions: dict[str, Any] | None, bound: int) -> None:
     if positions is not None and len(positions) > bound:
         raise RtError(LIMIT_REACHED, f"{len(positions)} positions, at most {bound} subscriptions")
-
-
-def _resume(ctx: Context, positions: dict[str, list[Any]]) -> dict[str, Any]:
-    """Subscribes every channel named; all replies together stay below the reply limit."""
-    share = REPLY_BYTES_MAX // max(1, len(positions))
-
-    def one(item: tuple[str, list[Any]]) -> dict[str, Any]:
-        channel, position = item
-        return subscribe_within(ctx, channel, position, share)
-
-    return dict(zip(positions, each(list(positions.items()), one), strict=True))
 
 
 @command(

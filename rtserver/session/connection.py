@@ -8,10 +8,12 @@ when no byte is taken for long it is closed with a code that says reconnect and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from rtserver.errors import CloseKind, RtError
 from rtserver.limits import Limits
+from rtserver.session.identity import Identity
 
 __all__ = ["Connection", "Form", "Sink", "Subscription"]
 
@@ -85,14 +87,18 @@ class Connection:
         "blocked",
         "client",
         "closed_as",
+        "expires_at",
         "form",
         "heartbeat_ms",
         "id",
         "is_open",
         "last_heard_ms",
         "pending_bytes",
+        "pending_messages",
         "rank",
+        "service",
         "session",
+        "stamp",
         "subscriptions",
         "user",
         "waiting",
@@ -106,15 +112,15 @@ class Connection:
         limits: Limits,
         dirty: list[Connection],
         *,
-        rank: int,
+        identity: Identity,
         address: str | None,
         now: int,
     ) -> None:
         self.id = connection_id
         self.form = form
-        self.rank = rank
         self.address = address
-        self.user: str | None = None
+        self.identify(identity)
+        self.stamp: Callable[[], bytes] | None = None  # follows each push: where the reader is
         self.client: str | None = None
         self.session: str | None = None
         self.heartbeat_ms: int | None = None
@@ -125,6 +131,7 @@ class Connection:
         self.blocked = False  # requests are there, but must not be run yet
         self.waiting = 0  # replies that wait for a sync or a worker
         self.pending_bytes = 0  # in the outbox of this turn and in the transport
+        self.pending_messages = 0  # delivered since nothing waited
         self._stuck_since_ms = now  # since when the peer has taken no byte, while some waited
         self._written_bytes = 0  # ever handed to the transport
         self._taken_bytes = 0  # of these, taken by the kernel when it was last looked at
@@ -133,14 +140,24 @@ class Connection:
         self._parts: list[bytes] = []
         self._dirty = dirty  # the connections that the end of the turn has to flush
 
+    def identify(self, identity: Identity) -> None:
+        """From now on it acts for this party."""
+        self.rank = identity.rank
+        self.user = identity.user
+        self.expires_at = identity.expires_at
+        self.service = identity.service
+
     @property
     def congested(self) -> bool:
-        """More waits than the soft limit: nothing new should be made for this connection."""
-        return self.pending_bytes > self._limits.outbox_soft_bytes
+        """More waits than the soft limits: nothing new should be made for this connection."""
+        return (
+            self.pending_bytes > self._limits.outbox_soft_bytes
+            or self.pending_messages > self._limits.outbox_soft_messages
+        )
 
     def send(self, data: bytes) -> None:
         """Adds bytes to the outbox of this turn."""
-        if not self.is_open:
+        if not self.is_open or not data:
             return
         if not self._parts:
             self._dirty.append(self)
@@ -155,6 +172,8 @@ class Connection:
 
     def push(self, method: str, params: Any) -> None:
         self.send(self.form.encode_push(method, params))
+        if self.stamp is not None:
+            self.send(self.stamp())
 
     def close(self, kind: CloseKind, message: str, retry_after_ms: int | None = None) -> None:
         """Says why; the end of the turn then closes. What was collected before leaves first."""
@@ -184,11 +203,15 @@ class Connection:
         self._sink.write(data)
         self._written_bytes += len(data)
         self.pending_bytes = self._sink.buffered()
+        if not self.pending_bytes:
+            self.pending_messages = 0
         return len(data)
 
     def measure(self) -> int:
         """Brings `pending_bytes` up to date between turns."""
         self.pending_bytes = self._sink.buffered() + sum(map(len, self._parts))
+        if not self.pending_bytes:
+            self.pending_messages = 0
         return self.pending_bytes
 
     def stuck_ms(self, now: int) -> int:

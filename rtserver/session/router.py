@@ -153,6 +153,7 @@ class Router:
         """The same bytes to everybody, but to those who subscribed in the middle of them."""
         first, last = part[0].offset, part[-1].offset
         encoded: dict[Form, bytes] = {}
+        pieces: dict[Form, list[bytes]] = {}
         delivered = 0
         for connection, subscription in subscribers.items():
             position = subscription.position
@@ -162,15 +163,22 @@ class Router:
                 self._fall_behind(subscription, max(position, first - 1))
                 continue
             form = connection.form
-            if position >= first:
-                connection.send(_encode(form, [m for m in part if m.offset > position]))
-                delivered += last - position
+            missing = len(part) if position < first else last - position
+            delivered += missing
+            connection.pending_messages += missing
+            if connection.stamp is not None:
+                each = pieces.get(form)
+                if each is None:
+                    each = pieces[form] = [encode_message(form, message) for message in part]
+                _send_stamped(subscription, part[-missing:], each[-missing:])
+                continue
+            if missing < len(part):
+                connection.send(_encode(form, part[-missing:]))
                 continue
             data = encoded.get(form)
             if data is None:
                 data = encoded[form] = _encode(form, part)
             connection.send(data)
-            delivered += len(part)
         self._metrics.deliveries += delivered
 
     # --- readers who are behind ---
@@ -221,8 +229,8 @@ class Router:
         for message in channel.history.read(subscription.position, messages_max, released):
             if connection.congested:
                 break
-            connection.send(encode_message(connection.form, message))
-            subscription.position = message.offset
+            _send_stamped(subscription, [message], [encode_message(connection.form, message)])
+            connection.pending_messages += 1
             sent += 1
         self._metrics.deliveries += sent
         if subscription.position >= released:
@@ -286,6 +294,15 @@ class Router:
         self.subscriptions -= 1
         return True
 
+    def positions(self, connection: Connection) -> dict[str, tuple[str, int]]:
+        """{channel: (epoch, offset)} of a connection with a stamp: where its reader is."""
+        found = {}
+        for name, subscription in connection.subscriptions.items():
+            channel = self._channels.get(name)
+            if channel is not None:
+                found[name] = (self._channels.epoch(channel), subscription.position)
+        return found
+
     def leave(self, connection: Connection) -> None:
         """The connection is gone."""
         for channel in list(connection.subscriptions):
@@ -312,6 +329,18 @@ def _parts(run: list[Message]) -> Iterator[list[Message]]:
 
 def _encode(form: Form, messages: list[Message]) -> bytes:
     return b"".join(encode_message(form, message) for message in messages)
+
+
+def _send_stamped(
+    subscription: Subscription, messages: list[Message], encoded: list[bytes]
+) -> None:
+    """Messages one by one, each with where the reader is after it."""
+    connection = subscription.connection
+    for message, data in zip(messages, encoded, strict=True):
+        subscription.position = message.offset
+        connection.send(data)
+        if connection.stamp is not None:
+            connection.send(connection.stamp())
 
 
 def _takes_more(connection: Connection) -> bool:

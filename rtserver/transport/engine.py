@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, Protocol
 
 from rtserver.commands.dispatch import Waiting
+from rtserver.config import WebConfig
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Sink
+from rtserver.session.identity import Identity
 
 __all__ = ["Engine", "Progress", "Reader"]
 
@@ -40,6 +43,8 @@ class Engine(Protocol):
 
     limits: Limits
     metrics: Metrics
+    web: WebConfig
+    dev: bool  # development mode: no authentication, loopback only
 
     turn: Any  # the turn itself, for compiled streams
     express: Any  # short ways for compiled readers of frames, or None
@@ -53,8 +58,20 @@ class Engine(Protocol):
     def release(self) -> None:
         """A socket that never became a connection is gone."""
 
-    def connect(self, form: Form, sink: Sink, address: str | None) -> Connection:
+    def identify(self, token: str | None, session: str | None) -> Identity:
+        """Who shows this token or this session id, or neither. Raises RtError."""
+
+    def connect(
+        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+    ) -> Connection:
         """A new connection that may send requests."""
+
+    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
+        """Subscribes each channel from where it says ([epoch, offset], {"last": n} or None): the
+        subscribe replies, or {error} in their place. All together stay below the reply limit."""
+
+    def positions(self, connection: Connection) -> dict[str, tuple[str, int]]:
+        """{channel: (epoch, offset)}: where a connection with a stamp is (session.cursor)."""
 
     def disconnect(self, connection: Connection) -> None:
         """The peer is gone."""
