@@ -11,6 +11,7 @@ itself needs (_OWNED). Staleness is judged by syntax trees, so formatting is ruf
 from __future__ import annotations
 
 import ast
+import keyword
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -196,7 +197,9 @@ def _result_class(name: str, shape: Shape, rows: list[Command]) -> str:
     fields = shape.fields | _MORE_FIELDS.get(shape.name, {})
     lines = ["@dataclass(frozen=True, slots=True)", f"class {name}:"]
     lines += [f'    """{_result_doc(shape, rows)}"""', ""]
-    lines += [f"    {field}: {_annotation(kind, failing)}" for field, kind in fields.items()]
+    lines += [
+        f"    {_python(field)}: {_annotation(kind, failing)}" for field, kind in fields.items()
+    ]
     values = ", ".join(_decoded(field, kind, failing) for field, kind in fields.items())
     lines += [f"def {_decoder(name)}(raw: Any) -> {name}:", f"    return {name}({values})"]
     return "\n".join(lines) + "\n"
@@ -382,7 +385,7 @@ def _method(row: Command, answer: str) -> str:
     verb = row.name.partition(".")[2]
     options = "WriteOptions" if row.is_write else "ReadOptions"
     params = ["self", *map(_parameter, row.params), f"**options: Unpack[{options}]"]
-    names = _tuple([param.name for param in row.params]) if row.params else "()"
+    names = _tuple([_python(param.name) for param in row.params]) if row.params else "()"
     return (
         f"    def {verb}({', '.join(params)}) -> {answer}:\n"
         + _method_doc(row)
@@ -391,12 +394,18 @@ def _method(row: Command, answer: str) -> str:
 
 
 def _parameter(param: Param) -> str:
+    name = _python(param.name)
     kind = param.kind.python
     if param.required:
-        return f"{param.name}: {kind}"
+        return f"{name}: {kind}"
     if param.default is None and kind != "Any":
         kind += " | None"
-    return f"{param.name}: {kind} = {param.default!r}"
+    return f"{name}: {kind} = {param.default!r}"
+
+
+def _python(name: str) -> str:
+    """The name where Python has no word of its own that is spelled so."""
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _method_doc(row: Command) -> str:

@@ -26,7 +26,7 @@ DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA = "rtserver-data"
 
 Role = Literal["anonymous", "user", "service", "admin"]
-Kind = Literal["must", "latest", "transient"]  # of a channel, see protocol.md section 7
+ChannelKind = Literal["must", "latest", "transient"]  # of a channel, see protocol.md section 7
 
 
 class ConfigError(Exception):
@@ -40,7 +40,7 @@ class Namespace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     history_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
     history_ms: Annotated[int, Meta(ge=0)] = 600_000
     idle_ms: Annotated[int, Meta(ge=1_000)] = 86_400_000  # empty and untouched so long: forgotten
-    kind: Kind = msgspec.field(default="must", name="class")
+    kind: ChannelKind = msgspec.field(default="must", name="class")
     subscribe: Role = "service"  # the least role that may subscribe and read the history
     publish: Role = "service"  # the least role that may publish
     presence: Role = "service"  # the least role that may see who is here

@@ -13,15 +13,15 @@ from rtserver import PROTOCOL_VERSION, __version__
 from rtserver.clock import Clock, ManualClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.compiled import active_modules
-from rtserver.config import Config, Namespace
+from rtserver.config import Config
 from rtserver.errors import CONFLICT, RtError
 from rtserver.hub import Hub
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
 from rtserver.session.router import Router
+from rtserver.session.sessions import Sessions
 from rtserver.snapshots import Snapshots
 from rtserver.state.channels import Channel
-from rtserver.state.settings import namespace_of
 from rtserver.state.store import Store
 from rtserver.tick import Turn
 
@@ -53,7 +53,9 @@ class Host:
         log: Log,
         clock: Clock,
         snapshots: Snapshots,
+        sessions: Sessions,
     ) -> None:
+        self.sessions = sessions
         self.subscriptions_max = config.limits.subscriptions_per_connection_max
         self.stopping = False
         self._config = config
@@ -104,7 +106,9 @@ class Host:
         return {
             "uptime_ms": self._clock.now_ms() - self._started_ms,
             "connections": self._hub.connections,
+            "sessions": {"all": len(self.sessions), "detached": self.sessions.detached},
             "subscriptions": self._router.subscriptions,
+            "watches": len(self._router.watches),
             "state": self._store.totals(),
             "log": self._log.stats(),
             **self._metrics.as_map(),
@@ -137,8 +141,10 @@ class Host:
     # --- channels ---
 
     def subscribe_role(self, channel: str) -> str:
-        namespace = self._config.namespaces.get(namespace_of(channel), _DEFAULT_NAMESPACE)
-        return namespace.subscribe
+        return self._store.settings.channel_rules(channel).subscribe
+
+    def keeps(self, channel: str) -> bool:
+        return self._store.settings.channel_rules(channel).keeps
 
     def open_channel(self, name: str) -> Channel:
         channel = self._store.channels.get(name)
@@ -177,6 +183,3 @@ class Host:
                 " call server.accept_time when that is right"
             )
         return problems
-
-
-_DEFAULT_NAMESPACE = Namespace()

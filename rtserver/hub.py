@@ -7,6 +7,7 @@ bytes, peers that fell silent, the sum of all outboxes. Everything else it hands
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Sink
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
+from rtserver.session.sessions import Sessions
 from rtserver.tick import Turn
 from rtserver.transport.engine import Reader
 
@@ -42,6 +44,7 @@ class Hub:
         table: Mapping[str, Command],
         limits: Limits,
         metrics: Metrics,
+        sessions: Sessions,
         express: Any = None,
         web: WebConfig | None = None,
         dev: bool = True,
@@ -56,6 +59,11 @@ class Hub:
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
         self.turn = turn
         self._router = router
+        self._sessions = sessions
+        self._round: list[Connection] = []  # still to be looked at
+        self._slice = 1
+        self._round_bytes = 0  # that wait for those who were
+        self._fullest: Connection | None = None
         self._dispatcher = dispatcher
         self._table = table
         self._ids = itertools.count(1)
@@ -101,6 +109,7 @@ class Hub:
         self.release()
         if connection.closed_as is not None:
             self.metrics.count_close(connection.closed_as.name)
+        self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
         self._router.leave(connection)
         self.parties.pop(connection.id, None)
@@ -128,15 +137,27 @@ class Hub:
     def help(self, topic: str | None) -> str:
         return help_text(self._table, topic)
 
-    # --- once a second ---
+    # --- now and then ---
 
-    def look_after(self, now: int) -> None:
-        """Closes peers that take no bytes or fell silent, and keeps all outboxes bounded."""
-        total = 0
-        for connection in list(self.parties.values()):
-            total += self._look_at(connection, now)
-        if total > self.limits.outbox_total_bytes:
-            fullest = max(self.parties.values(), key=lambda party: party.pending_bytes)
+    def look_after(self, now: int, share: float = 1.0) -> None:
+        """Looks at a share of the connections, so that each is seen about once a second: closes
+        peers that take no bytes or fell silent, and keeps all outboxes together bounded."""
+        if not self._round:
+            self._round = list(self.parties.values())
+            self._slice = max(1, math.ceil(len(self._round) * share))
+            self._round_bytes = 0
+            self._fullest = None
+        looked, self._round = self._round[: self._slice], self._round[self._slice :]
+        for connection in looked:
+            self._look_at(connection, now)
+        if not self._round:
+            self._bound_outboxes()
+            self._sessions.look_after(now)
+            self._router.forget_pages()
+
+    def _bound_outboxes(self) -> None:
+        total, fullest = self._round_bytes, self._fullest
+        if total > self.limits.outbox_total_bytes and fullest is not None and fullest.is_open:
             self._close(
                 fullest,
                 CLOSE_SLOW,
@@ -144,12 +165,16 @@ class Hub:
                 f" {self.limits.outbox_total_bytes}; yours was the fullest",
             )
 
-    def _look_at(self, connection: Connection, now: int) -> int:
+    def _look_at(self, connection: Connection, now: int) -> None:
         pending = connection.measure()
+        self._round_bytes += pending
+        if self._fullest is None or pending > self._fullest.pending_bytes:
+            self._fullest = connection
+        if not connection.is_open:
+            return
+        connection.look(now)
         stuck_ms = connection.stuck_ms(now)
         heartbeat_ms = connection.heartbeat_ms
-        if not connection.is_open:
-            return pending
         if pending > self.limits.outbox_hard_bytes:
             self._close(
                 connection,
@@ -169,7 +194,6 @@ class Hub:
                 f"nothing came for {now - connection.last_heard_ms} ms, the heartbeat is"
                 f" {heartbeat_ms} ms",
             )
-        return pending
 
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
         self.turn.open()

@@ -15,6 +15,7 @@ __all__ = [
     "FRAME_BYTES_CEILING",
     "INT64_MAX",
     "INT64_MIN",
+    "LATEST_KEYS_MAX",
     "LIST_DEFAULT",
     "LIST_MAX",
     "META_BYTES_MAX",
@@ -37,6 +38,7 @@ LIST_MAX = 1_000
 META_BYTES_MAX = 1_024  # what a board may keep beside a score, packed
 VALUES_MAX = 16_384  # values in one frame, containers and map keys included
 REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
+LATEST_KEYS_MAX = 10_000  # keys of a channel of the class latest, whatever history_count says
 STREAM_CHANNELS_MAX = 64  # of one event stream or long poll: their cursor names them all
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
@@ -77,6 +79,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     presence_grace_ms: Annotated[int, Meta(ge=0)] = 5_000  # from the last connection to `leave`
     presence_interval_ms: Annotated[int, Meta(ge=0)] = 1_000  # between counts of large channels
     watch_interval_ms: Annotated[int, Meta(ge=0)] = 20  # between two looks at what is watched
+    namespaces_configured_max: Count = 10_000  # by channel.configure: beyond, limit_reached
     watches_max: Count = 100_000  # watched things: beyond, limit_reached
     watches_per_turn: Count = 1_000  # looked at in one turn
     drain_ms: Annotated[int, Meta(ge=0)] = 2_000  # at a stop, over which reconnects are spread

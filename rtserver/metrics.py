@@ -60,9 +60,13 @@ class Metrics:
         "commands",
         "connections_opened",
         "deliveries",
+        "dropped",
         "errors",
+        "gaps",
+        "history_reads",
         "messages_published",
         "notification_errors",
+        "resumed",
         "turn",
     )
 
@@ -76,6 +80,10 @@ class Metrics:
         self.bytes_out = 0
         self.messages_published = 0
         self.deliveries = 0
+        self.dropped = 0  # transient messages that a full outbox did not take
+        self.gaps = 0  # times that a subscriber was told of missing messages
+        self.history_reads = 0  # pages read for subscribe replies
+        self.resumed = 0  # sessions that went on with another connection
         self.turn = DurationHistogram()
 
     def count_error(self, name: str) -> None:
@@ -95,5 +103,9 @@ class Metrics:
             "bytes_out": self.bytes_out,
             "messages_published": self.messages_published,
             "deliveries": self.deliveries,
+            "dropped": self.dropped,
+            "gaps": self.gaps,
+            "history_reads": self.history_reads,
+            "resumed": self.resumed,
             "turns": self.turn.as_map(),
         }

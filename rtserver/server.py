@@ -33,6 +33,9 @@ from rtserver.persist.files import Files
 from rtserver.persist.log import Log
 from rtserver.persist.recovery import Recovered, recover
 from rtserver.session.router import Router
+from rtserver.session.sessions import Sessions
+from rtserver.session.subjects import subject_kinds
+from rtserver.session.watches import Watches
 from rtserver.snapshots import Snapshots
 from rtserver.state.settings import settings_of
 from rtserver.state.store import Store
@@ -45,6 +48,7 @@ __all__ = ["Server"]
 _log = logging.getLogger("rtserver")
 
 _STOP_GRACE_S = 5.0
+_SLICES_PER_SECOND = 20
 _BACKLOG = 1_024  # connections the kernel may hold before we accept them
 
 
@@ -73,6 +77,7 @@ class Server:
         self._ended = asyncio.Event()
         self._listener: asyncio.Server | None = None
         self._second: asyncio.TimerHandle | None = None
+        self._slice: asyncio.TimerHandle | None = None
 
     # --- start ---
 
@@ -89,6 +94,7 @@ class Server:
         gc.collect()
         gc.freeze()
         await self._listen()
+        self._look_after()
         self._every_second()
 
     def _recover(self) -> Recovered:
@@ -113,7 +119,9 @@ class Server:
             closing_record=self._totals,
             notify=self._notify,
         )
-        router = Router(self._store.channels, self._metrics)
+        watches = Watches(subject_kinds(self._store, {}), config.limits)
+        router = Router(self._store.channels, self._metrics, watches)
+        sessions = Sessions(config.limits, router.places, router.leave)
         self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics)
         self._turn = Turn(
             loop=self._loop,
@@ -133,6 +141,7 @@ class Server:
             table=self._table,
             limits=config.limits,
             metrics=self._metrics,
+            sessions=sessions,
             express=new_express(self._table, self._store, self._dispatcher),
         )
         self._snapshots = Snapshots(
@@ -154,6 +163,7 @@ class Server:
             log=self._log,
             clock=clock,
             snapshots=self._snapshots,
+            sessions=sessions,
         )
         self._hub.health = self._host.health
         self._dispatcher.attach(self._host)
@@ -209,10 +219,16 @@ class Server:
 
     # --- life ---
 
+    def _look_after(self) -> None:
+        """Connections are looked at in slices: ten thousand at once would be a stall."""
+        if self._turn.stopped:
+            return
+        self._hub.look_after(self._dispatcher.ctx.now, 1 / _SLICES_PER_SECOND)
+        self._slice = self._loop.call_later(1 / _SLICES_PER_SECOND, self._look_after)
+
     def _every_second(self) -> None:
         if self._turn.stopped:
             return
-        self._hub.look_after(self._dispatcher.ctx.now)
         self._turn.open()  # time goes on for whoever waits, also when nobody speaks
         self._snapshots.look_after()
         self._second = self._loop.call_later(1.0, self._every_second)
@@ -241,8 +257,9 @@ class Server:
         """Stops accepting, answers what was applied, closes every connection and the log."""
         self._hub.accepting = False
         self._host.stopping = True
-        if self._second is not None:
-            self._second.cancel()
+        for timer in (self._second, self._slice):
+            if timer is not None:
+                timer.cancel()
         if self._listener is not None:
             self._listener.close()
         await self._snapshots.stop()

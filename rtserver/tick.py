@@ -98,6 +98,7 @@ class Turn:
         self._more = False  # the next turn has work even without new bytes
         self._wake: asyncio.TimerHandle | None = None
         self._wake_ms = 0
+        self._watch_wake: asyncio.TimerHandle | None = None
         self._timers_wait = False  # due ones found no room in the log
         self._room = limits.turn_log_bytes_max + limits.frame_bytes_max + _RECORD_SLACK
 
@@ -245,6 +246,7 @@ class Turn:
         records, count = dispatcher.journal.drain()
         if count:
             self._log.append_packed(records, count, dispatcher.ctx.now)
+            self._router.watches.touch()
         if self._log.stalled:
             self._hold(said=count > 0)
         else:
@@ -266,7 +268,12 @@ class Turn:
         router = self._router
         router.written(seq)
         self._await_sync(seq)
+        router.look(monotonic_us() // 1_000, self._dispatcher.ctx.now, self._unsynced_seq())
         router.catch_up(_CATCH_UP_MAX)
+
+    def _unsynced_seq(self) -> int:
+        """What is still to be synced for a reply that waits; 0 where none does."""
+        return self._unsynced[-1].seq if self._unsynced else 0
 
     def _await_sync(self, seq: int) -> None:
         waiting = self._dispatcher.waiting
@@ -320,6 +327,7 @@ class Turn:
             self._loop.call_soon(self.open)
         else:
             self._set_wake()
+            self._set_watch_wake()
         freed, self._freed = self._freed, []
         for connection in freed:  # in a new turn: this one's block is already written
             connection.unblock()
@@ -336,6 +344,17 @@ class Turn:
         if self._timers_wait:
             delay = max(delay, _RETRY_S)
         self._wake = self._loop.call_later(delay, self._awake)
+
+    def _set_watch_wake(self) -> None:
+        """What is watched and changed is looked at even when no bytes come."""
+        if self._watch_wake is None:
+            due_in = self._router.watches.due_in(monotonic_us() // 1_000)
+            if due_in is not None:
+                self._watch_wake = self._loop.call_later(due_in / 1_000, self._awake_watches)
+
+    def _awake_watches(self) -> None:
+        self._watch_wake = None
+        self.open()
 
     def _awake(self) -> None:
         self._wake = None

@@ -20,6 +20,9 @@ from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
+from rtserver.session.sessions import Sessions
+from rtserver.session.subjects import subject_kinds
+from rtserver.session.watches import Watches
 from rtserver.state.store import Store
 from rtserver.transport.binary import new_frame_reader
 from rtserver.wire import frames
@@ -55,6 +58,9 @@ class Peer:
     def resume(self) -> None:
         pass
 
+    def look(self, now: int) -> None:
+        pass
+
     def end(self) -> None:
         self.ended = True
 
@@ -75,6 +81,7 @@ class FakeHost:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.sessions = world.sessions
 
     def info(self) -> dict[str, Any]:
         return {"name": "rtserver"}
@@ -98,6 +105,9 @@ class FakeHost:
     def subscribe_role(self, channel: str) -> str:
         return "user" if channel.startswith("open:") else "service"
 
+    def keeps(self, channel: str) -> bool:
+        return self._world.store.settings.channel_rules(channel).keeps
+
     def open_channel(self, name: str) -> Any:
         if self._world.store.channels.get(name) is None:
             self._world.dispatcher.issue("channel.open", [name])
@@ -115,7 +125,9 @@ class World:
         self.table = load()
         self.store = Store()
         self.metrics = Metrics()
-        self.router = Router(self.store.channels, self.metrics)
+        self.watches = Watches(subject_kinds(self.store, {}), self.limits)
+        self.router = Router(self.store.channels, self.metrics, self.watches)
+        self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics)
         self.dispatcher.attach(FakeHost(self))
         self.express = new_express(self.table, self.store, self.dispatcher)
@@ -168,7 +180,9 @@ class World:
             self.blocks.append((self.now, split(records)))
             self.seq += count
             assert len(self.blocks[-1][1]) == count
+            self.watches.touch()
         self.router.written(self.seq)
+        self.router.look(self.now, self.now, self.seq if self.dispatcher.waiting else 0)
         self.router.catch_up(1_000)
         self.flush()
         self.store.reclaim(RECLAIMED_PER_TURN)

@@ -21,6 +21,7 @@ from rtclient.results import (
     History,
     Jumped,
     NamePage,
+    NamespaceRules,
     Pong,
     Published,
     PublishedMany,
@@ -308,7 +309,7 @@ class Channel:
     def publish(
         self, channel: str, data: Any, key: str | None = None, **options: Unpack[WriteOptions]
     ) -> Future[Published]:
-        """Publishes data to all who subscribe and to the history."""
+        """Publishes data to all who subscribe, and to the history unless it is transient."""
         return self._call(table.CHANNEL_PUBLISH, (channel, data, key), options)
 
     def publish_many(
@@ -330,6 +331,43 @@ class Channel:
     ) -> Future[History]:
         """Messages in ascending order: the first after an offset, or the last before one."""
         return self._call(table.CHANNEL_HISTORY, (channel, after, before, limit), options)
+
+    def configure(
+        self,
+        namespace: str,
+        class_: Literal["must", "latest", "transient"] | None = None,
+        history_count: int | None = None,
+        history_bytes: int | None = None,
+        history_ms: int | None = None,
+        idle_ms: int | None = None,
+        subscribe: Literal["anonymous", "user", "service", "admin"] | None = None,
+        publish: Literal["anonymous", "user", "service", "admin"] | None = None,
+        presence: Literal["anonymous", "user", "service", "admin"] | None = None,
+        presence_events_max: int | None = None,
+        reset: bool = False,
+        **options: Unpack[WriteOptions],
+    ) -> Future[NamespaceRules]:
+        """Changes how the channels of a namespace behave; answers all that is in force.
+
+        reset: first forget what earlier calls changed
+        """
+        return self._call(
+            table.CHANNEL_CONFIGURE,
+            (
+                namespace,
+                class_,
+                history_count,
+                history_bytes,
+                history_ms,
+                idle_ms,
+                subscribe,
+                publish,
+                presence,
+                presence_events_max,
+                reset,
+            ),
+            options,
+        )
 
 
 class Nouns:

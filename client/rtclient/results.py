@@ -23,6 +23,7 @@ __all__ = [
     "Jumped",
     "Message",
     "NamePage",
+    "NamespaceRules",
     "Pong",
     "Published",
     "PublishedMany",
@@ -351,4 +352,35 @@ class History:
 def to_history(raw: Any) -> History:
     return History(
         many(raw["messages"], to_message), raw.get("epoch"), raw["offset"], raw.get("next")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceRules:
+    """What `channel.configure` answers."""
+
+    namespace: str
+    class_: str
+    history_count: int
+    history_bytes: int
+    history_ms: int
+    idle_ms: int
+    subscribe: str
+    publish: str
+    presence: str
+    presence_events_max: int
+
+
+def to_namespace_rules(raw: Any) -> NamespaceRules:
+    return NamespaceRules(
+        raw["namespace"],
+        raw["class"],
+        raw["history_count"],
+        raw["history_bytes"],
+        raw["history_ms"],
+        raw["idle_ms"],
+        raw["subscribe"],
+        raw["publish"],
+        raw["presence"],
+        raw["presence_events_max"],
     )

@@ -120,6 +120,25 @@ CHANNEL_PUBLISH_MANY: Command[results.PublishedMany] = Command(
 CHANNEL_HISTORY: Command[results.History] = Command(
     "channel.history", Effect.READ, results.to_history, ("channel", "after", "before", "limit"), 1
 )
+CHANNEL_CONFIGURE: Command[results.NamespaceRules] = Command(
+    "channel.configure",
+    Effect.WRITE,
+    results.to_namespace_rules,
+    (
+        "namespace",
+        "class",
+        "history_count",
+        "history_bytes",
+        "history_ms",
+        "idle_ms",
+        "subscribe",
+        "publish",
+        "presence",
+        "presence_events_max",
+        "reset",
+    ),
+    1,
+)
 TABLE: Final[dict[str, Command[Any]]] = {
     "server.ping": SERVER_PING,
     "server.info": SERVER_INFO,
@@ -153,4 +172,5 @@ TABLE: Final[dict[str, Command[Any]]] = {
     "channel.publish": CHANNEL_PUBLISH,
     "channel.publish_many": CHANNEL_PUBLISH_MANY,
     "channel.history": CHANNEL_HISTORY,
+    "channel.configure": CHANNEL_CONFIGURE,
 }

@@ -168,7 +168,7 @@ def rank(
 
 
 def _entries(board: Board, entries: list[Entry]) -> dict[str, Any]:
-    return {"entries": [_entry(entry) for entry in entries], "count": len(board), "next": None}
+    return {"entries": [entry.as_map() for entry in entries], "count": len(board), "next": None}
 
 
 def _page(board: Board, entries: list[Entry], offset: int, total: int) -> dict[str, Any]:
@@ -176,19 +176,11 @@ def _page(board: Board, entries: list[Entry], offset: int, total: int) -> dict[s
     kept = fitting(entries, _entry_bytes)
     after = offset + len(kept)
     following = after if kept and after < total else None
-    return {"entries": [_entry(entry) for entry in kept], "count": total, "next": following}
+    return {"entries": [entry.as_map() for entry in kept], "count": total, "next": following}
 
 
 def _entry_bytes(entry: Entry) -> int:
     return name_bytes(entry.member) + (0 if entry.meta is None else len(pack(entry.meta)))
-
-
-def _entry(entry: Entry) -> dict[str, Any]:
-    rank, member, score, meta = entry
-    row = {"rank": rank, "member": member, "score": score}
-    if meta is not None:
-        row["meta"] = meta
-    return row
 
 
 @command(

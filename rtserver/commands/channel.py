@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
 
 from rtserver.commands.context import Context
 from rtserver.commands.kinds import (
@@ -13,28 +13,72 @@ from rtserver.commands.kinds import (
     LIMIT,
     NAME,
     SINCE,
+    TIME_MAX,
     UINT,
     VECTOR,
+    WATCHABLE,
     Kind,
     Shape,
+    at_most,
+    one_of,
 )
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
-from rtserver.errors import LIMIT_REACHED, RtError
+from rtserver.config import ChannelKind, Role
+from rtserver.errors import CONFLICT, LIMIT_REACHED, RtError
 from rtserver.limits import LIST_DEFAULT, REPLY_BYTES_MAX
 from rtserver.session.messages import message_bytes, message_map
-from rtserver.state.channels import Message
+from rtserver.state.channels import UNNUMBERED, Message
 from rtserver.state.store import Store
 from rtserver.wire.codec import pack
 
 POSITION = Shape("Published", offset="int", epoch="text")
 POSITIONS = Shape("PublishedMany", items="[Published]")
 MESSAGE = Shape("Message", offset="int", data="data", at="int", key="text?", sender="text?")
-SUBSCRIBED = Shape("Subscribed", epoch="text", offset="int", recovered="bool", messages="[Message]")
+SUBSCRIBED = Shape(
+    "Subscribed",
+    epoch="text",
+    offset="int",
+    recovered="bool",
+    messages="[Message]",
+    state="data?",
+)
 UNSUBSCRIBED = Shape("Unsubscribed", unsubscribed="bool")
 HISTORY = Shape("History", messages="[Message]", epoch="text?", offset="int", next="int?")
 
+RULES = Shape(
+    "NamespaceRules",
+    **{
+        "namespace": "text",
+        "class": "text",
+        "history_count": "int",
+        "history_bytes": "int",
+        "history_ms": "int",
+        "idle_ms": "int",
+        "subscribe": "text",
+        "publish": "text",
+        "presence": "text",
+        "presence_events_max": "int",
+    },
+)
+ROLE = one_of(*get_args(Role))
+
+_HISTORY_COUNT_MAX = 1_000_000
+_IDLE_MIN_MS = 1_000
+_CONFIGURABLE = (
+    "kind",
+    "history_count",
+    "history_bytes",
+    "history_ms",
+    "idle_ms",
+    "subscribe",
+    "publish",
+    "presence",
+    "presence_events_max",
+)
+
 _channel = Param("channel", CHANNEL)
+_watchable = Param("channel", WATCHABLE)
 
 
 _PUBLICATION = Item(
@@ -49,10 +93,12 @@ _PUBLICATION = Item(
     returns=POSITION,
     key="channel",
     right="service",
-    summary="Publishes data to all who subscribe and to the history.",
+    summary="Publishes data to all who subscribe, and to the history unless it is transient.",
 )
 def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None) -> dict[str, Any]:
     offset, epoch = store.channels.publish(ctx.now, channel, pack(data), key, ctx.user)
+    if offset == UNNUMBERED:
+        ctx.log_nothing()
     return {"offset": offset, "epoch": epoch}
 
 
@@ -72,16 +118,24 @@ def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]
         return {"offset": offset, "epoch": epoch}
 
     results = each(items, one)
-    if not ctx.replaying and any(type(result) is Failed for result in results):
-        done = zip(items, results, strict=True)
-        ctx.log_as([item for item, result in done if type(result) is not Failed])
+    if not ctx.replaying and not all(map(_is_kept, results)):
+        kept = [item for item, result in zip(items, results, strict=True) if _is_kept(result)]
+        if kept:
+            ctx.log_as(kept)
+        else:
+            ctx.log_nothing()
     return {"items": results}
+
+
+def _is_kept(result: Any) -> bool:
+    """Whether an item failed neither nor was transient: then it is logged."""
+    return type(result) is not Failed and result["offset"] != UNNUMBERED
 
 
 @command(
     "channel.subscribe",
     Effect.SESSION,
-    params=[_channel, Param("since", SINCE, None), Param("presence", BOOL, False)],
+    params=[_watchable, Param("since", SINCE, None), Param("presence", BOOL, False)],
     returns=SUBSCRIBED,
     key="channel",
     cost=5,
@@ -89,15 +143,33 @@ def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]
     summary="Begins pushes of a channel; with since, what came after that position comes first.",
 )
 def subscribe(
-    _store: Store, ctx: Context, channel: str, since: Any, _presence: bool
+    _store: Store, ctx: Context, channel: str, since: Any, presence: bool
 ) -> dict[str, Any]:
-    return subscribe_within(ctx, channel, since, REPLY_BYTES_MAX)
+    return subscribe_within(ctx, channel, since, REPLY_BYTES_MAX, presence=presence)
 
 
-def subscribe_within(ctx: Context, name: str, since: Any, bytes_max: int) -> dict[str, Any]:
+def subscribe_within(
+    ctx: Context, name: str, since: Any, bytes_max: int, *, presence: bool = False
+) -> dict[str, Any]:
     """Subscribes the caller; the messages of the reply are at most so many bytes."""
     ctx.need_role(ctx.host.subscribe_role(name), f"subscribing to {name!r}")
     connection = ctx.connection
+    _check_room(ctx, name)
+    if name.startswith("$"):
+        return ctx.router.watch(connection, name, ctx.now)
+    if not ctx.host.keeps(name):
+        return ctx.router.listen(connection, name, presence=presence)
+    channel = ctx.host.open_channel(name)
+    return ctx.router.subscribe(connection, channel, since, bytes_max, presence=presence)
+
+
+def _check_room(ctx: Context, name: str) -> None:
+    connection = ctx.connection
+    if not connection.pushes:
+        raise RtError(
+            CONFLICT,
+            "an HTTP call cannot hear; open /v1/stream, /v1/poll or a WebSocket for that",
+        )
     bound = ctx.host.subscriptions_max
     if name not in connection.subscriptions and len(connection.subscriptions) >= bound:
         raise RtError(
@@ -105,17 +177,18 @@ def subscribe_within(ctx: Context, name: str, since: Any, bytes_max: int) -> dic
             f"this connection has {bound} subscriptions, the most it may have"
             " (limits.subscriptions_per_connection_max)",
         )
-    return ctx.router.subscribe(connection, ctx.host.open_channel(name), since, bytes_max)
 
 
-def follow(ctx: Context, channels: Mapping[str, Any]) -> dict[str, Any]:
-    """Subscribes the caller to each channel from where it says: the replies, or {error} in their
-    place. All together stay below the reply limit."""
+def follow(
+    ctx: Context, channels: Mapping[str, Any], presence: Collection[str] = ()
+) -> dict[str, Any]:
+    """Subscribes the caller to each channel from where it says, to joins and leaves of those in
+    `presence`: the replies, or {error} in their place. All together stay below the reply limit."""
     share = REPLY_BYTES_MAX // max(1, len(channels))
 
     def one(item: tuple[str, Any]) -> dict[str, Any]:
-        channel, since = item
-        return subscribe_within(ctx, channel, since, share)
+        name, since = item
+        return subscribe_within(ctx, name, since, share, presence=name in presence)
 
     return dict(zip(channels, each(list(channels.items()), one), strict=True))
 
@@ -123,7 +196,7 @@ def follow(ctx: Context, channels: Mapping[str, Any]) -> dict[str, Any]:
 @command(
     "channel.unsubscribe",
     Effect.SESSION,
-    params=[_channel],
+    params=[_watchable],
     returns=UNSUBSCRIBED,
     key="channel",
     right="user",
@@ -183,3 +256,37 @@ def _within(messages: list[Message], *, newest: bool) -> list[Message]:
         if total > REPLY_BYTES_MAX and count:
             return messages[-count:] if newest else messages[:count]
     return messages
+
+
+@command(
+    "channel.configure",
+    Effect.WRITE,
+    params=[
+        Param("namespace", NAME),
+        Param("class", one_of(*get_args(ChannelKind)), None),
+        Param("history_count", at_most(_HISTORY_COUNT_MAX), None),
+        Param("history_bytes", UINT, None),
+        Param("history_ms", UINT, None),
+        Param("idle_ms", at_most(TIME_MAX, _IDLE_MIN_MS), None),
+        Param("subscribe", ROLE, None),
+        Param("publish", ROLE, None),
+        Param("presence", ROLE, None),
+        Param("presence_events_max", UINT, None),
+        Param("reset", BOOL, False, doc="first forget what earlier calls changed"),
+    ],
+    returns=RULES,
+    key="namespace",
+    right="admin",
+    summary="Changes how the channels of a namespace behave; answers all that is in force.",
+)
+def configure(store: Store, _ctx: Context, namespace: str, *values: Any) -> dict[str, Any]:
+    *fields, reset = values
+    changes = {
+        name: value for name, value in zip(_CONFIGURABLE, fields, strict=True) if value is not None
+    }
+    if reset:
+        store.settings.configure(namespace, {})
+    if changes:
+        store.settings.configure(namespace, changes)
+    rules = store.settings.namespace_rules(namespace)._asdict()
+    return {"namespace": namespace, "class": rules.pop("kind"), **rules}

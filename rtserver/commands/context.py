@@ -16,6 +16,7 @@ from rtserver.commands.table import ROLES
 from rtserver.errors import FORBIDDEN, RtError
 from rtserver.session.connection import Connection
 from rtserver.session.router import Router
+from rtserver.session.sessions import Sessions
 from rtserver.state.channels import Channel
 
 __all__ = ["Context", "Host"]
@@ -38,8 +39,13 @@ class Host(Protocol):
 
     def hello_limits(self) -> dict[str, int]: ...
 
+    sessions: Sessions
+
     def subscribe_role(self, channel: str) -> str:
         """The least role that may hear the channel."""
+
+    def keeps(self, channel: str) -> bool:
+        """Whether messages of the channel are kept and numbered."""
 
     def open_channel(self, name: str) -> Channel:
         """The channel; one that does not exist yet is opened by a logged command."""
@@ -61,6 +67,7 @@ class Context:
         "replaying",
         "role",
         "seed",
+        "unlogged",
         "user",
     )
 
@@ -73,6 +80,7 @@ class Context:
         self.seed = b""  # chance of this turn, logged with its block
         self.draws = 0  # fresh ids drawn this turn
         self.effect: list[Any] | None = None  # what to log instead of the arguments
+        self.unlogged = False  # nothing of this call needs to be logged
         self.caller: Connection | None = None  # whose user, address and role these are
         self._router: Router | None = None
         self._host: Host | None = None
@@ -82,6 +90,10 @@ class Context:
         self.draws += 1
         place = self.draws.to_bytes(8, "big")
         return hashlib.blake2b(place, key=self.seed, digest_size=16).hexdigest()
+
+    def log_nothing(self) -> None:
+        """The call changed nothing that a restart would miss (a key or a source is logged)."""
+        self.unlogged = True
 
     def log_as(self, *args: Any) -> None:
         """The record holds these arguments: only what was really applied."""

@@ -227,12 +227,15 @@ class Dispatcher:
             raise self.full.with_traceback(None)
         ctx = self.ctx
         ctx.effect = None
+        ctx.unlogged = False
         drawn = ctx.draws
         store = self._store
         try:
             result = command.handler(store, ctx, *args)
             if store.events:
                 self._router.take(store.events, synced=ack == "synced")
+            if ctx.unlogged and meta is None:
+                return result
             coalesce = command.coalesce
             if meta is None and coalesce is not None and coalesce(journal, args, result):
                 return result

@@ -38,16 +38,18 @@ __all__ = [
     "SHAPES",
     "SINCE",
     "TEXT",
+    "TIME_MAX",
     "TTL_MS",
     "UINT",
     "VECTOR",
+    "WATCHABLE",
     "Kind",
     "Shape",
     "at_most",
     "one_of",
 ]
 
-_TIME_MAX = 2**53
+TIME_MAX = 2**53
 _TEXT_CHARS_MAX = 4_096
 
 
@@ -129,7 +131,7 @@ def _uint(value: Any) -> int:
 
 
 def _ttl(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= _TIME_MAX:
+    if type(value) is not int or not 1 <= value <= TIME_MAX:
         raise ValueError("expected milliseconds of 1 or more")
     return value
 
@@ -223,12 +225,13 @@ def _since(value: Any) -> list[Any] | dict[str, int]:
 def _positions(value: Any) -> dict[str, list[Any]]:
     if type(value) is not dict or len(value) > VECTOR_MAX:
         raise ValueError(f"expected a map of at most {VECTOR_MAX} channels to [epoch, offset]")
-    return {_channel(channel): _position(position) for channel, position in value.items()}
+    return {_name(channel): _position(position) for channel, position in value.items()}
 
 
 NAME = Kind("name", "str", _name)
 MEMBER = NAME
 CHANNEL = Kind("channel", "str", _channel)
+WATCHABLE = Kind("channel or watched thing", "str", _name)
 TEXT = Kind("text", "str", _text)
 PREFIX = Kind("text", "str", _prefix)
 INT64 = Kind("int", "int", _int64)

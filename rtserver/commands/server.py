@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from rtserver import PROTOCOL_VERSION
@@ -12,6 +11,7 @@ from rtserver.commands.context import Context
 from rtserver.commands.kinds import NAME, POSITIONS, TEXT, TTL_MS, UINT, Shape, at_most, one_of
 from rtserver.commands.table import ROLES, Effect, Param, command
 from rtserver.errors import FORBIDDEN, LIMIT_REACHED, UNSUPPORTED_VERSION, RtError
+from rtserver.session.sessions import Place
 from rtserver.state.store import Store
 
 HELLO = Shape(
@@ -60,7 +60,7 @@ def hello(
     user: str | None,
     _token: str | None,
     role: str | None,
-    _session: str | None,
+    session: str | None,
     positions: dict[str, list[Any]] | None,
     version: int,
     heartbeat_ms: int | None,
@@ -79,17 +79,41 @@ def hello(
     if user is not None:
         connection.user = ctx.user = user
     connection.client = client or connection.client
-    connection.session = connection.session or secrets.token_hex(16)
     connection.heartbeat_ms = heartbeat_ms or connection.heartbeat_ms
+    places = _resume(ctx, session)
     return {
         "session": connection.session,
         "user": connection.user,
-        "resumed": False,
-        "channels": follow(ctx, positions or {}),
+        "resumed": places is not None,
+        "channels": _follow(ctx, places or {}, positions or {}),
         "version": PROTOCOL_VERSION,
         "heartbeat_ms": connection.heartbeat_ms,
         "limits": ctx.host.hello_limits(),
     }
+
+
+def _resume(ctx: Context, session: str | None) -> Mapping[str, Place] | None:
+    """Goes on with the session that is named, or with the connection's own, or begins one."""
+    sessions = ctx.host.sessions
+    connection = ctx.connection
+    if session is not None and session != connection.session:
+        places = sessions.resume(session, connection, ctx.now)
+        if places is not None:
+            return places
+    if connection.session is None:
+        sessions.open(connection, ctx.now)
+    else:
+        sessions.renew(connection)
+    return None
+
+
+def _follow(
+    ctx: Context, places: Mapping[str, Place], positions: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Subscribes what the session had and what the client names, who knows best where it is."""
+    since = {name: place.position for name, place in places.items()}
+    presence = [name for name, place in places.items() if place.presence]
+    return follow(ctx, {**since, **positions}, presence)
 
 
 def _check_role(rank: int, role: str | None) -> None:

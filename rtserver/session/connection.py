@@ -39,21 +39,27 @@ class Sink(Protocol):
     def resume(self) -> None:
         """What kept requests from being read is over."""
 
+    def look(self, now: int, /) -> None:
+        """About once a second: heartbeats and the like."""
+
     def end(self) -> None:
         """Closes after what was written has left, or soon if it does not leave."""
 
 
 class Subscription:
     """One connection on one channel. Live: pushes come as they are released; otherwise
-    `position` is the last offset that was put in the outbox."""
+    `position` is the last offset that was put in the outbox. `dropped`: transient messages that
+    the outbox did not take, since the reader was told. `presence`: joins and leaves are wanted."""
 
-    __slots__ = ("channel", "connection", "live", "position")
+    __slots__ = ("channel", "connection", "dropped", "live", "position", "presence")
 
     def __init__(self, connection: Connection, channel: str, position: int) -> None:
         self.connection = connection
         self.channel = channel
         self.position = position
         self.live = False
+        self.dropped = 0
+        self.presence = False
 
 
 class _Gone:
@@ -65,6 +71,8 @@ class _Gone:
         return 0
 
     def resume(self) -> None: ...
+
+    def look(self, now: int, /) -> None: ...
 
     def end(self) -> None: ...
 
@@ -91,10 +99,12 @@ class Connection:
         "form",
         "heartbeat_ms",
         "id",
+        "identity",
         "is_open",
         "last_heard_ms",
         "pending_bytes",
         "pending_messages",
+        "pushes",
         "rank",
         "service",
         "session",
@@ -119,6 +129,7 @@ class Connection:
         self.id = connection_id
         self.form = form
         self.address = address
+        self.pushes = True  # whether it can hear: an HTTP request is answered, and that is all
         self.identify(identity)
         self.stamp: Callable[[], bytes] | None = None  # follows each push: where the reader is
         self.client: str | None = None
@@ -142,6 +153,7 @@ class Connection:
 
     def identify(self, identity: Identity) -> None:
         """From now on it acts for this party."""
+        self.identity = identity
         self.rank = identity.rank
         self.user = identity.user
         self.expires_at = identity.expires_at
@@ -222,6 +234,10 @@ class Connection:
             self._taken_bytes = taken
             self._stuck_since_ms = now
         return now - self._stuck_since_ms
+
+    def look(self, now: int) -> None:
+        """Lets the transport do what it does about once a second."""
+        self._sink.look(now)
 
     def unblock(self) -> None:
         """Lets requests run again, when nothing keeps them back any more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rtserver.session.connection import Form
-from rtserver.state.channels import Message
+from rtserver.state.channels import UNNUMBERED, Message
 from rtserver.wire import frames
 from rtserver.wire.codec import pack, unpack_trusted
 
@@ -18,12 +18,10 @@ _ENVELOPE_BYTES = 64  # of a message in a reply beside names and data
 
 
 def message_map(message: Message) -> dict[str, Any]:
-    """{offset, data, at} with key and sender only where present."""
-    fields: dict[str, Any] = {
-        "offset": message.offset,
-        "data": unpack_trusted(message.data),
-        "at": message.at,
-    }
+    """{data, at} with offset, key and sender only where present."""
+    fields: dict[str, Any] = {"data": unpack_trusted(message.data), "at": message.at}
+    if message.offset != UNNUMBERED:
+        fields["offset"] = message.offset
     if message.key is not None:
         fields["key"] = message.key
     if message.sender is not None:
@@ -53,7 +51,9 @@ _DATA = pack("data")
 
 
 def _binary(message: Message) -> bytes:
-    fields = [_CHANNEL, pack(message.channel), _OFFSET, pack(message.offset), _AT, pack(message.at)]
+    fields = [_CHANNEL, pack(message.channel), _AT, pack(message.at)]
+    if message.offset != UNNUMBERED:
+        fields += (_OFFSET, pack(message.offset))
     if message.key is not None:
         fields += (_KEY, pack(message.key))
     if message.sender is not None:

@@ -3,15 +3,18 @@
 Promises: a subscriber gets every message of a `must` channel from its position on, in order,
 once; or it is told what is missing. No message is shown before its block is written, nor before
 the sync where its command asked for one: a channel's released offset stops before the first
-message that still waits, and subscribe, history and push all end there. A reader who is behind
-is a cursor into the channel's history, not a queue of copies. Messages of one
-channel that leave together are encoded once per form, however many subscribe, and cost each
-subscriber one list append.
+message that still waits (session.held), and subscribe, history and push all end there. Messages
+of one channel that leave together are encoded once per form, however many subscribe, and cost
+each subscriber one list append.
+
+A reader who is behind is a cursor into the channel's history, not a queue of copies. What that
+means is up to the class: of a `must` channel it gets all, or is closed when the history has moved
+past it; of a `latest` one the keys that changed; of a watched thing its whole state; of a
+`transient` one nothing but how many messages were dropped.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -19,20 +22,18 @@ from typing import Any
 from rtserver.errors import CLOSE_SLOW
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Subscription
-from rtserver.session.messages import encode_message, message_bytes, message_map
-from rtserver.state.channels import Channel, ChannelIdle, Channels, Message
+from rtserver.session.held import Held
+from rtserver.session.messages import encode_message, message_bytes
+from rtserver.session.pages import Pages
+from rtserver.session.sessions import Place
+from rtserver.session.watches import Watches
+from rtserver.state.channels import UNNUMBERED, Channel, ChannelIdle, Channels, Message
 
 __all__ = ["Router"]
 
-
-_PAGE = 1_000
 _PART_BYTES = 64 * 1024  # of messages that leave in one piece, about
 _FOLLOWER_SHARE = 8  # of what a push costs, where the one before it was to the same subscribers
-
-# What a held message waits for, while the block of its turn is not written yet; after that it is
-# the sequence number to be synced, or 0 where it only waits behind others.
-_NEEDS_SYNC = -1
-_NEEDS_WRITE = -2
+_UNNUMBERED_POSITION = UNNUMBERED - 1  # of a subscriber to a transient channel: before them all
 
 
 class Router:
@@ -45,22 +46,25 @@ class Router:
         "_held",
         "_idle",
         "_metrics",
+        "_pages",
         "_ready",
         "_subscribers",
         "subscriptions",
+        "watches",
     )
 
-    def __init__(self, channels: Channels, metrics: Metrics) -> None:
+    def __init__(self, channels: Channels, metrics: Metrics, watches: Watches) -> None:
+        self.watches = watches
+        self.subscriptions = 0
         self._channels = channels
         self._metrics = metrics
+        self._pages = Pages(metrics)
         self._subscribers: dict[str, dict[Connection, Subscription]] = {}
         self._behind: dict[Connection, dict[Subscription, None]] = {}
         self._audience = 0  # subscribers of the messages taken since somebody asked
         self._ready: list[Message] = []  # leave at the end of this turn
-        # Messages of a channel that wait for a sync, or behind one that does.
-        self._held: dict[str, deque[tuple[Message, int]]] = {}
+        self._held = Held()
         self._idle: list[str] = []
-        self.subscriptions = 0
 
     # --- events of the state ---
 
@@ -79,11 +83,8 @@ class Router:
         # What follows a message of its own channel leaves in the same piece.
         follows = bool(self._ready) and self._ready[-1].channel == message.channel
         self._audience += audience // _FOLLOWER_SHARE if follows else audience
-        held = self._held.get(message.channel)
-        if held is not None:
-            held.append((message, _NEEDS_SYNC if synced else _NEEDS_WRITE))
-        elif synced:
-            self._held[message.channel] = deque([(message, _NEEDS_SYNC)])
+        if synced or message.channel in self._held:
+            self._held.keep(message, synced=synced)
         else:
             self._ready.append(message)
 
@@ -102,33 +103,30 @@ class Router:
 
     def written(self, seq: int) -> None:
         """The block of this turn is in the log and ends at `seq`."""
-        settled = {_NEEDS_SYNC: seq, _NEEDS_WRITE: 0}
-        for held in self._held.values():
-            for place in range(len(held) - 1, -1, -1):
-                message, due = held[place]
-                if due >= 0:
-                    break
-                held[place] = (message, settled[due])
+        self._held.written(seq)
         ready, self._ready = self._ready, []
         for _, run in groupby(ready, key=_channel_of):
             self._deliver(list(run))
 
     def synced(self, seq: int) -> None:
         """Everything up to `seq` is on the disk: what waited for it leaves."""
-        for name, held in list(self._held.items()):
-            run: list[Message] = []
-            while held and 0 <= held[0][1] <= seq:
-                run.append(held.popleft()[0])
-            if run:
-                self._deliver(run)
-            if not held:
-                del self._held[name]
+        for run in self._held.take(seq):
+            self._deliver(run)
 
     def hold_ready(self) -> None:
         """The block of this turn could not be written yet: its messages wait for that."""
         ready, self._ready = self._ready, []
         for message in ready:
-            self._held.setdefault(message.channel, deque()).append((message, _NEEDS_WRITE))
+            self._held.keep(message, synced=False)
+
+    def look(self, monotonic_ms: int, now: int, unsynced_seq: int) -> None:
+        """Tells what changed of watched things, or keeps that until `unsynced_seq` is synced,
+        unless it is 0: it may show the effect of a command that waits for its sync."""
+        for change in self.watches.look(monotonic_ms, now, self._held.__contains__):
+            if unsynced_seq:
+                self._held.keep_until(change, unsynced_seq)
+            else:
+                self._deliver([change])
 
     @property
     def holds(self) -> bool:
@@ -137,15 +135,25 @@ class Router:
 
     def released(self, channel: Channel) -> int:
         """The last offset that may be shown."""
-        held = self._held.get(channel.name)
-        return channel.history.top if not held else held[0][0].offset - 1
+        first_held = self._held.first_offset(channel.name)
+        return channel.history.top if first_held is None else first_held - 1
 
     def _deliver(self, run: list[Message]) -> None:
         """Messages of one channel, in order, to all who are live on it."""
         subscribers = self._subscribers.get(run[0].channel)
         if subscribers:
-            for part in _parts(run):
+            for part in _parts(self._conflated(run)):
                 self._deliver_part(subscribers, part)
+
+    def _conflated(self, run: list[Message]) -> list[Message]:
+        """Without what a later message of the run replaces."""
+        if len(run) == 1:
+            return run
+        channel = self._channels.get(run[0].channel)
+        if channel is None or not channel.latest:
+            return run
+        newest = {message.key: message.offset for message in run}
+        return [message for message in run if newest[message.key] == message.offset]
 
     def _deliver_part(
         self, subscribers: dict[Connection, Subscription], part: list[Message]
@@ -154,38 +162,48 @@ class Router:
         first, last = part[0].offset, part[-1].offset
         encoded: dict[Form, bytes] = {}
         pieces: dict[Form, list[bytes]] = {}
+        number = len(part)
         delivered = 0
         for connection, subscription in subscribers.items():
             position = subscription.position
             if not subscription.live or last <= position:
                 continue
             if connection.congested:
-                self._fall_behind(subscription, max(position, first - 1))
+                self._overflow(subscription, part)
                 continue
             form = connection.form
-            missing = len(part) if position < first else last - position
-            delivered += missing
-            connection.pending_messages += missing
-            if connection.stamp is not None:
+            if connection.stamp is not None or position >= first:
                 each = pieces.get(form)
                 if each is None:
                     each = pieces[form] = [encode_message(form, message) for message in part]
-                _send_stamped(subscription, part[-missing:], each[-missing:])
-                continue
-            if missing < len(part):
-                connection.send(_encode(form, part[-missing:]))
+                delivered += _send_each(subscription, part, each)
                 continue
             data = encoded.get(form)
             if data is None:
                 data = encoded[form] = _encode(form, part)
             connection.send(data)
+            connection.pending_messages += number
+            delivered += number
         self._metrics.deliveries += delivered
 
     # --- readers who are behind ---
 
+    def _overflow(self, subscription: Subscription, part: list[Message]) -> None:
+        """The outbox takes no more: the reader becomes a cursor, or loses what is transient."""
+        first = part[0].offset
+        if first == UNNUMBERED:
+            subscription.dropped += len(part)
+            self._metrics.dropped += len(part)
+            self._remember(subscription)
+        else:
+            self._fall_behind(subscription, max(subscription.position, first - 1))
+
     def _fall_behind(self, subscription: Subscription, position: int) -> None:
         subscription.live = False
         subscription.position = position
+        self._remember(subscription)
+
+    def _remember(self, subscription: Subscription) -> None:
         self._behind.setdefault(subscription.connection, {})[subscription] = None
 
     def _caught_up(self, subscription: Subscription) -> None:
@@ -215,74 +233,119 @@ class Router:
 
     def _catch_up(self, subscription: Subscription, messages_max: int) -> int:
         """The messages sent; fewer than the most when it has caught up or is congested."""
-        connection = subscription.connection
+        if subscription.dropped:
+            self._tell_dropped(subscription)
+            return 1
+        watch = self.watches.get(subscription.channel)
+        if watch is not None:
+            message = watch.message(held=watch.name in self._held)
+            subscription.position = message.offset - 1
+            self._is_live(subscription)
+            return self._follow(subscription, [message])
         channel = self._channels.get(subscription.channel)
-        if channel is None or subscription.position + 1 < channel.history.first_offset:
-            connection.close(
-                CLOSE_SLOW,
-                f"the history of {subscription.channel} has moved past offset"
-                f" {subscription.position}, where you were reading",
-            )
+        if channel is None or not self._still_there(subscription, channel):
             return 0
         released = self.released(channel)
-        sent = 0
-        for message in channel.history.read(subscription.position, messages_max, released):
-            if connection.congested:
-                break
-            _send_stamped(subscription, [message], [encode_message(connection.form, message)])
-            connection.pending_messages += 1
-            sent += 1
-        self._metrics.deliveries += sent
-        if subscription.position >= released:
-            subscription.live = True
-            self._caught_up(subscription)
+        found = channel.history.read(subscription.position, messages_max, released)
+        sent = self._follow(subscription, found)
+        if sent == len(found) < messages_max or subscription.position >= released:
+            subscription.position = max(subscription.position, released)
+            self._is_live(subscription)
         return sent
+
+    def _follow(self, subscription: Subscription, messages: list[Message]) -> int:
+        """Messages one by one while the outbox takes them; how many it took."""
+        connection = subscription.connection
+        for sent, message in enumerate(messages):
+            if connection.congested:
+                self._metrics.deliveries += sent
+                return sent
+            _send_each(subscription, [message], [encode_message(connection.form, message)])
+        self._metrics.deliveries += len(messages)
+        return len(messages)
+
+    def _is_live(self, subscription: Subscription) -> None:
+        subscription.live = True
+        self._caught_up(subscription)
+
+    def _still_there(self, subscription: Subscription, channel: Channel) -> bool:
+        """Whether the history reaches back to where the reader is; the reader of a `latest`
+        channel is told what it missed and goes on, another has to resume."""
+        first = channel.history.first_offset
+        position = subscription.position
+        if position + 1 >= first:
+            return True
+        if not channel.latest:
+            subscription.connection.close(
+                CLOSE_SLOW,
+                f"the history of {channel.name} has moved past offset {position}, where you were"
+                " reading",
+            )
+            return False
+        subscription.position = first - 1
+        self._gap(subscription, {"from": position + 1, "to": first - 1, "why": "history"})
+        return True
+
+    def _tell_dropped(self, subscription: Subscription) -> None:
+        lost, subscription.dropped = subscription.dropped, 0
+        self._caught_up(subscription)
+        self._gap(subscription, {"lost": lost, "why": "slow"})
+
+    def _gap(self, subscription: Subscription, what: dict[str, Any]) -> None:
+        self._metrics.gaps += 1
+        subscription.connection.push("gap", {"channel": subscription.channel, **what})
 
     # --- subscribing ---
 
     def subscribe(
-        self, connection: Connection, channel: Channel, since: Any, bytes_max: int
+        self,
+        connection: Connection,
+        channel: Channel,
+        since: Any,
+        bytes_max: int,
+        *,
+        presence: bool = False,
     ) -> dict[str, Any]:
         """The subscribe reply; what follows its offset comes as pushes."""
         released = self.released(channel)
         epoch = self._channels.epoch(channel)
-        position, recovered = _start(since, epoch, channel.history.first_offset, released)
-        messages, position = self.page(channel, position, _PAGE, bytes_max)
-        subscription = Subscription(connection, channel.name, position)
-        self.unsubscribe(connection, channel.name)
-        connection.subscriptions[channel.name] = subscription
-        self._subscribers.setdefault(channel.name, {})[connection] = subscription
-        self.subscriptions += 1
-        if position >= released:
-            subscription.live = True
-        else:
+        position, recovered = _start(since, epoch, channel, released)
+        messages, position = self._pages.read(channel, position, released, bytes_max)
+        subscription = self._enter(connection, channel.name, position, presence)
+        if position < released:
             self._fall_behind(subscription, position)
-        return {
-            "epoch": epoch,
-            "offset": position,
-            "recovered": recovered,
-            "messages": [message_map(message) for message in messages],
-        }
+        return _reply(epoch, position, recovered=recovered, messages=messages)
 
-    def page(
-        self, channel: Channel, after: int, limit: int, bytes_max: int
-    ) -> tuple[list[Message], int]:
-        """Released messages after an offset, at most so many and so large, and where it ends.
+    def listen(
+        self, connection: Connection, channel: str, *, presence: bool = False
+    ) -> dict[str, Any]:
+        """The subscribe reply of a transient channel, of which nothing is kept."""
+        self._enter(connection, channel, _UNNUMBERED_POSITION, presence)
+        return _reply("", UNNUMBERED)
 
-        None at all where the first is larger: subscribers get it as a push.
-        """
-        messages = channel.history.read(after, limit, self.released(channel))
-        position = max(after, channel.history.first_offset - 1)
-        total = 0
-        for count, message in enumerate(messages):
-            total += message_bytes(message)
-            if total > bytes_max:
-                return messages[:count], position
-            position = message.offset
-        return messages, position
+    def watch(self, connection: Connection, name: str, now: int) -> dict[str, Any]:
+        """The subscribe reply of a watched thing. Raises RtError where there is no such thing."""
+        watch = self.watches.open(name, now)
+        version, state = watch.told(held=name in self._held)
+        self._enter(connection, name, version, presence=False)
+        return {**_reply(self.watches.epoch, version), "state": state}
 
-    def unsubscribe(self, connection: Connection, channel: str) -> bool:
-        """True when it was subscribed."""
+    def _enter(
+        self, connection: Connection, channel: str, position: int, presence: bool
+    ) -> Subscription:
+        subscription = Subscription(connection, channel, position)
+        subscription.presence = presence
+        subscription.live = True
+        self.unsubscribe(connection, channel, keeps_watch=True)
+        connection.subscriptions[channel] = subscription
+        self._subscribers.setdefault(channel, {})[connection] = subscription
+        self.subscriptions += 1
+        return subscription
+
+    def unsubscribe(
+        self, connection: Connection, channel: str, *, keeps_watch: bool = False
+    ) -> bool:
+        """True when it was subscribed. `keeps_watch`: another subscription follows."""
         subscription = connection.subscriptions.pop(channel, None)
         if subscription is None:
             return False
@@ -290,23 +353,40 @@ class Router:
         del subscribers[connection]
         if not subscribers:
             del self._subscribers[channel]
+            if not keeps_watch:
+                self.watches.close(channel)
         self._caught_up(subscription)
         self.subscriptions -= 1
         return True
 
     def positions(self, connection: Connection) -> dict[str, tuple[str, int]]:
-        """{channel: (epoch, offset)} of a connection with a stamp: where its reader is."""
+        """{channel: (epoch, offset)}: what was put in the connection's outbox, of channels that
+        keep positions."""
         found = {}
         for name, subscription in connection.subscriptions.items():
             channel = self._channels.get(name)
-            if channel is not None:
-                found[name] = (self._channels.epoch(channel), subscription.position)
+            if channel is not None and subscription.position != _UNNUMBERED_POSITION:
+                live = subscription.live and connection.stamp is None
+                position = self.released(channel) if live else subscription.position
+                found[name] = (self._channels.epoch(channel), position)
         return found
+
+    def places(self, connection: Connection) -> dict[str, Place]:
+        """What the connection is subscribed to, for its session."""
+        positions = self.positions(connection)
+        return {
+            name: Place(positions.get(name), subscription.presence)
+            for name, subscription in connection.subscriptions.items()
+        }
 
     def leave(self, connection: Connection) -> None:
         """The connection is gone."""
         for channel in list(connection.subscriptions):
             self.unsubscribe(connection, channel)
+
+    def forget_pages(self) -> None:
+        """Gives back the memory of pages that were read (now and then)."""
+        self._pages.forget()
 
 
 def _channel_of(message: Message) -> str:
@@ -331,31 +411,54 @@ def _encode(form: Form, messages: list[Message]) -> bytes:
     return b"".join(encode_message(form, message) for message in messages)
 
 
-def _send_stamped(
-    subscription: Subscription, messages: list[Message], encoded: list[bytes]
-) -> None:
-    """Messages one by one, each with where the reader is after it."""
+def _send_each(subscription: Subscription, messages: list[Message], encoded: list[bytes]) -> int:
+    """Those of the messages that come after the reader's position, one by one, each with where
+    the reader is then, if the connection wants that; how many."""
     connection = subscription.connection
+    sent = 0
     for message, data in zip(messages, encoded, strict=True):
-        subscription.position = message.offset
+        if message.offset <= subscription.position:
+            continue
         connection.send(data)
+        if message.offset != UNNUMBERED:
+            subscription.position = message.offset
         if connection.stamp is not None:
             connection.send(connection.stamp())
+        sent += 1
+    connection.pending_messages += sent
+    return sent
 
 
 def _takes_more(connection: Connection) -> bool:
     return connection.is_open and not connection.congested
 
 
-def _start(since: Any, epoch: str, first_offset: int, released: int) -> tuple[int, bool]:
+def _reply(
+    epoch: str,
+    offset: int,
+    *,
+    recovered: bool = False,
+    messages: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "offset": offset,
+        "recovered": recovered,
+        "messages": [] if messages is None else messages,
+    }
+
+
+def _start(since: Any, epoch: str, channel: Channel, released: int) -> tuple[int, bool]:
     """(the position to read on from, whether nothing is missing since the one asked for)."""
+    first_offset = channel.history.first_offset
+    anew = first_offset - 1 if channel.latest else released  # `latest`: with the current values
     if since is None:
-        return released, False
+        return anew, False
     if isinstance(since, dict):
         return max(first_offset - 1, released - since["last"]), False
     asked_epoch, asked = since
     if asked_epoch != epoch or asked > released:
-        return released, False
+        return anew, False
     if asked + 1 < first_offset:
         return first_offset - 1, False
     return asked, True

@@ -65,6 +65,13 @@ class Entry(NamedTuple):
     score: Score
     meta: Any
 
+    def as_map(self) -> dict[str, Any]:
+        """The entry as clients see it: {rank, member, score}, with meta only where there is."""
+        fields: dict[str, Any] = {"rank": self.rank, "member": self.member, "score": self.score}
+        if self.meta is not None:
+            fields["meta"] = self.meta
+        return fields
+
 
 class Board:
     """One board. Compiled commands change its `ranking` directly where its flags and marks say
@@ -78,6 +85,7 @@ class Board:
         "_meta",
         "banned",
         "created_at",
+        "meta_changes",
         "name",
         "ranking",
         "rules",
@@ -92,6 +100,7 @@ class Board:
         self._floats = rules.score == "float"
         self._descending = rules.order == "desc"
         self._meta: ShardedMap[Any] = ShardedMap()
+        self.meta_changes = 0  # since the start: for those who watch
         self._expiry: ShardedMap[tuple[int, int]] = ShardedMap()  # member -> (due_ms, timer id)
         self.ranking = new_ranking()
         self.ranking.descending = self._descending
@@ -194,6 +203,7 @@ class Board:
 
     def set_meta(self, member: str, meta: Any) -> None:
         self._meta.insert(member, meta)
+        self.meta_changes += 1
 
     def ban(self, members: Iterable[str]) -> None:
         for member in members:

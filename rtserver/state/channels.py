@@ -4,6 +4,8 @@ A position is (epoch, offset). Offsets of a channel are contiguous from 1; the e
 life of the channel, so a position of another life is never mistaken for one of this. Promises:
 history is bounded per channel (count, bytes, age) and over all channels (bytes: the channel
 published to longest ago gives way first); every bound is applied by logged commands only.
+The class of a namespace says what a channel keeps: `must` the recent past, `latest` the newest
+message of each key, `transient` nothing, so that there is no channel at all, only messages.
 Costs: O(1) a publish. Knows nothing of subscribers; who is told of a message is the router's.
 """
 
@@ -13,19 +15,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rtserver.errors import LIMIT_REACHED, RtError
+from rtserver.limits import LATEST_KEYS_MAX
 from rtserver.state.settings import ChannelRules, Settings
 from rtserver.state.timers import Timers
+from rtserver.structs.conflated import ConflatedHistory
 from rtserver.structs.history import HistoryRing
 from rtserver.structs.recency import RecencyList
 from rtserver.structs.sharded_map import ShardedMap
 
-__all__ = ["TIMER_KIND", "Channel", "ChannelIdle", "Channels", "Message"]
+__all__ = ["TIMER_KIND", "UNNUMBERED", "Channel", "ChannelIdle", "Channels", "Message"]
 
 TIMER_KIND = "channel"
 _STEP_MIN_MS = 1_000
 _FREED_PER_TIMER = 32  # messages; many channels may come of age in the same turn
 _AGE_STEPS = 16  # an aged message is freed within 1/16 of the age limit after it
 _MESSAGE_OVERHEAD = 128  # bytes counted for a message beside its data
+
+UNNUMBERED = 0  # the offset of a transient message
 
 
 class Message:
@@ -64,6 +70,7 @@ class Channel:
     __slots__ = (
         "birth",
         "history",
+        "latest",
         "name",
         "timer",
         "touched_after",
@@ -75,7 +82,8 @@ class Channel:
         self.name = name
         self.birth = birth
         self.touched_at = now
-        self.history: HistoryRing[Message] = HistoryRing()
+        self.latest = False  # the class that its history is kept by
+        self.history: HistoryRing[Message] | ConflatedHistory[Message] = HistoryRing()
         self.timer: tuple[int, int] = (0, 0)  # (due_ms, id)
         self.touched_before: Channel | None = None  # these two belong to the RecencyList
         self.touched_after: Channel | None = None
@@ -135,20 +143,28 @@ class Channels:
         channel = Channel(name, self.births, now)
         self._channels.insert(name, channel)
         rules = self._rules(channel)
+        self._keep_as(channel, rules)
         self._arm(channel, now + min(rules.idle_ms, max(_STEP_MIN_MS, rules.history_ms)))
         return channel
 
     def publish(
         self, now: int, name: str, data: bytes, key: str | None, sender: str | None
     ) -> tuple[int, str]:
-        """(offset, epoch) of the new message."""
+        """(offset, epoch) of the new message; (UNNUMBERED, "") of a transient one."""
+        rules = self._settings.channel_rules(name)
+        if not rules.keeps:
+            self._emit(Message(name, UNNUMBERED, now, data, key, sender))
+            return UNNUMBERED, ""
         channel = self.open(now, name)
-        rules = self._rules(channel)
+        self._keep_as(channel, rules)
         history = channel.history
         message = Message(name, history.top + 1, now, data, key, sender)
         before = history.bytes
-        history.append(message, message.bytes, now)
-        history.trim(rules.history_count, rules.history_bytes, now - rules.history_ms + 1)
+        if isinstance(history, ConflatedHistory):
+            history.append(message, message.bytes, now, key)
+        else:
+            history.append(message, message.bytes, now)
+        self._trim(channel, rules, now)
         self.history_bytes += history.bytes - before
         channel.touched_at = now
         self._recency.touch(channel)
@@ -156,6 +172,24 @@ class Channels:
         self._make_room()
         self._emit(message)
         return message.offset, self.epoch(channel)
+
+    def _keep_as(self, channel: Channel, rules: ChannelRules) -> None:
+        """A channel whose namespace was given another class forgets its past, not its offsets."""
+        latest = rules.kind == "latest"
+        if channel.latest == latest:
+            return
+        history = channel.history
+        self.history_bytes -= history.bytes
+        channel.latest = latest
+        channel.history = (ConflatedHistory if latest else HistoryRing)(history.top + 1)
+
+    @staticmethod
+    def _trim(channel: Channel, rules: ChannelRules, now: int, *evictions_max: int) -> int:
+        count_max = rules.history_count
+        if channel.latest:
+            count_max = min(count_max, LATEST_KEYS_MAX)
+        oldest = now - rules.history_ms + 1
+        return channel.history.trim(count_max, rules.history_bytes, oldest, *evictions_max)
 
     def forget(self, now: int, name: str) -> bool:
         """Drops a channel that is still empty and idle; its next life has another epoch."""
@@ -194,9 +228,7 @@ class Channels:
             return
         rules = self._rules(channel)
         before = channel.history.bytes
-        evicted = channel.history.trim(
-            rules.history_count, rules.history_bytes, now - rules.history_ms + 1, _FREED_PER_TIMER
-        )
+        evicted = self._trim(channel, rules, now, _FREED_PER_TIMER)
         self.history_bytes += channel.history.bytes - before
         if evicted == _FREED_PER_TIMER:
             self._arm(channel, now + 1)
@@ -234,10 +266,11 @@ class Channels:
 
     def _row(self, channel: Channel, *, recent: bool) -> list[Any]:
         history = channel.history
-        messages = [
-            [m.at, m.data, m.key, m.sender]
-            for m in history.read(history.first_offset - 1, len(history), history.top)
-        ]
+        kept = history.read(history.first_offset - 1, len(history), history.top)
+        messages = [[m.at, m.data, m.key, m.sender] for m in kept]
+        if channel.latest:
+            for row, message in zip(messages, kept, strict=True):
+                row.append(message.offset)
         return [
             "channel",
             channel.name,
@@ -247,23 +280,41 @@ class Channels:
             history.top,
             recent,
             messages,
+            *([history.first_offset] if channel.latest else []),
         ]
 
     def load(self, chunk: list[Any]) -> None:
         if chunk[0] == "channels":
             _, self.era, self.births, self.messages = chunk
             return
-        _, name, birth, touched_at, timer, top, recent, messages = chunk
+        _, name, birth, touched_at, timer, top, recent, messages, *latest = chunk
         channel = Channel(name, birth, touched_at)
-        history = channel.history = HistoryRing(first_offset=top - len(messages) + 1)
-        for offset, (at, data, key, sender) in enumerate(messages, top - len(messages) + 1):
-            message = Message(name, offset, at, data, key, sender)
-            history.append(message, message.bytes, at)
-        self.history_bytes += history.bytes
+        if latest:
+            self._load_latest(channel, top, messages, latest[0])
+        else:
+            self._load_ring(channel, top, messages)
+        self.history_bytes += channel.history.bytes
         self._channels.insert(name, channel)
         if recent:
             self._recency.touch(channel)
         channel.timer = (timer[0], timer[1])
+
+    @staticmethod
+    def _load_ring(channel: Channel, top: int, rows: list[Any]) -> None:
+        first = top - len(rows) + 1
+        history = channel.history = HistoryRing(first_offset=first)
+        for offset, (at, data, key, sender) in enumerate(rows, first):
+            message = Message(channel.name, offset, at, data, key, sender)
+            history.append(message, message.bytes, at)
+
+    @staticmethod
+    def _load_latest(channel: Channel, top: int, rows: list[Any], first_offset: int) -> None:
+        channel.latest = True
+        history = channel.history = ConflatedHistory(first_offset)
+        for at, data, key, sender, offset in rows:
+            message = Message(channel.name, offset, at, data, key, sender)
+            history.put(offset, message, message.bytes, at, key)
+        history.top = top
 
     def check(self) -> None:
         """Raises where histories and sums disagree."""

@@ -48,6 +48,7 @@ class Store:
         self.counters.count_max = limits.counters_max
         self.boards.enforce(limits.boards_max, limits.board_members_max)
         self.channels.channels_max = limits.channels_max
+        self.settings.configured_max = limits.namespaces_configured_max
         self.answers.keys_max = limits.idempotency_keys_max
         self.answers.sources_max = limits.sources_max
 
@@ -90,7 +91,8 @@ class Store:
 
     def dump(self) -> Iterator[list[Any]]:
         """The whole state as [section, value] chunks, for `load` into an empty store."""
-        yield ["settings", [self.settings.values, self.timers.last_id]]
+        settings = self.settings
+        yield ["settings", [settings.values, self.timers.last_id, settings.configured]]
         for rows in self.counters.dump():
             yield ["counters", rows]
         for chunk in self.boards.dump():
@@ -109,6 +111,7 @@ class Store:
             if value[0]:
                 self.settings.apply(value[0])
             self.timers.last_id = value[1]
+            self.settings.restore(value[2] if len(value) > 2 else {})
         elif section == "counters":
             self.counters.load(value)
         elif section == "boards":

@@ -89,6 +89,9 @@ class Stream(asyncio.Protocol):
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
 
+    def look(self, now: int) -> None:
+        """About once a second: nothing to do for most."""
+
     def end(self) -> None:
         end_transport(self._transport)
 

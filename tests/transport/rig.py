@@ -17,6 +17,9 @@ from rtserver.hub import Hub
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.router import Router
+from rtserver.session.sessions import Sessions
+from rtserver.session.subjects import subject_kinds
+from rtserver.session.watches import Watches
 from rtserver.state.store import Store
 from rtserver.tick import Turn
 from rtserver.transport.listener import FirstBytes
@@ -162,7 +165,9 @@ class Rig:
         self.log = FakeLog(self.events)
         self.store = Store()
         self.metrics = Metrics()
-        self.router = Router(self.store.channels, self.metrics)
+        self.watches = Watches(subject_kinds(self.store, {}), self.limits)
+        self.router = Router(self.store.channels, self.metrics, self.watches)
+        self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(load(), self.store, self.router, self.metrics)
         self.turn = Turn(
             loop=asyncio.get_running_loop(),
@@ -182,6 +187,7 @@ class Rig:
             table=load(),
             limits=self.limits,
             metrics=self.metrics,
+            sessions=self.sessions,
             express=new_express(load(), self.store, self.dispatcher),
         )
         self.dispatcher.attach(FakeHost(self))
