@@ -106,7 +106,7 @@ class Host:
         return {
             "uptime_ms": self._clock.now_ms() - self._started_ms,
             "connections": self._hub.connections,
-            "sessions": {"all": len(self.sessions), "detached": self.sessions.detached},
+            "sessions": self.sessions.stats(),
             "subscriptions": self._router.subscriptions,
             "watches": len(self._router.watches),
             "state": self._store.totals(),

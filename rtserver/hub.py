@@ -28,7 +28,7 @@ from rtserver.transport.engine import Reader
 __all__ = ["Hub"]
 
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
-_SILENT_INTERVALS = 2
+_SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
 _DEVELOPER = Identity(ROLES["admin"])  # everybody in development mode
 
 
@@ -187,7 +187,7 @@ class Hub:
                 CLOSE_SLOW,
                 f"{pending} bytes wait for you; you took none for {stuck_ms} ms",
             )
-        elif heartbeat_ms and now - connection.last_heard_ms > _SILENT_INTERVALS * heartbeat_ms:
+        elif heartbeat_ms and now - connection.last_heard_ms > _SILENT_SHARE * heartbeat_ms:
             self._close(
                 connection,
                 CLOSE_IDLE,

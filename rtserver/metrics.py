@@ -66,7 +66,6 @@ class Metrics:
         "history_reads",
         "messages_published",
         "notification_errors",
-        "resumed",
         "turn",
     )
 
@@ -83,7 +82,6 @@ class Metrics:
         self.dropped = 0  # transient messages that a full outbox did not take
         self.gaps = 0  # times that a subscriber was told of missing messages
         self.history_reads = 0  # pages read for subscribe replies
-        self.resumed = 0  # sessions that went on with another connection
         self.turn = DurationHistogram()
 
     def count_error(self, name: str) -> None:
@@ -106,6 +104,5 @@ class Metrics:
             "dropped": self.dropped,
             "gaps": self.gaps,
             "history_reads": self.history_reads,
-            "resumed": self.resumed,
             "turns": self.turn.as_map(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ SNAPSHOT = Shape("SnapshotDone", name="text", seq="int", bytes="int", created="b
 _ENDS_TURN = 1_000  # a cost that makes the reader ask whether the turn goes on
 _HEARTBEAT_MIN_MS = 1_000
 _HEARTBEAT_MAX_MS = 3_600_000
+_JITTER_SHARE = 5  # of a heartbeat that chance takes away, at most
 _ROLES_BY_RANK = {rank: role for role, rank in ROLES.items()}
 
 
@@ -74,12 +76,16 @@ def hello(
     connection = ctx.connection
     _check_role(connection.rank, role)
     _check_count(positions, ctx.host.subscriptions_max)
+    identity = connection.identity
     if role is not None:
-        connection.rank = ctx.role = ROLES[role]
+        identity = identity._replace(rank=ROLES[role])
     if user is not None:
-        connection.user = ctx.user = user
+        identity = identity._replace(user=user)
+    connection.identify(identity)
+    ctx.enter(connection)
     connection.client = client or connection.client
     connection.heartbeat_ms = heartbeat_ms or connection.heartbeat_ms
+    asked_ms = connection.heartbeat_ms
     places = _resume(ctx, session)
     return {
         "session": connection.session,
@@ -87,7 +93,7 @@ def hello(
         "resumed": places is not None,
         "channels": _follow(ctx, places or {}, positions or {}),
         "version": PROTOCOL_VERSION,
-        "heartbeat_ms": connection.heartbeat_ms,
+        "heartbeat_ms": None if asked_ms is None else _jittered(asked_ms),
         "limits": ctx.host.hello_limits(),
     }
 
@@ -114,6 +120,11 @@ def _follow(
     since = {name: place.position for name, place in places.items()}
     presence = [name for name, place in places.items() if place.presence]
     return follow(ctx, {**since, **positions}, presence)
+
+
+def _jittered(heartbeat_ms: int) -> int:
+    """A little less, each time another: those who connected together shall not ping together."""
+    return heartbeat_ms - secrets.randbelow(heartbeat_ms // _JITTER_SHARE)
 
 
 def _check_role(rank: int, role: str | None) -> None:

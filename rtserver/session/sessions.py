@@ -48,7 +48,7 @@ class Sessions:
     """All sessions of the process. `leave` ends the subscriptions of a replaced connection,
     `places` tells what a connection is subscribed to."""
 
-    __slots__ = ("_detached", "_leave", "_limits", "_places", "_sessions")
+    __slots__ = ("_detached", "_leave", "_limits", "_places", "_sessions", "resumed")
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Sessions:
         places: Callable[[Connection], Mapping[str, Place]],
         leave: Callable[[Connection], None],
     ) -> None:
+        self.resumed = 0  # sessions that went on with another connection
         self._limits = limits
         self._places = places
         self._leave = leave
@@ -64,6 +65,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def stats(self) -> dict[str, int]:
+        return {"all": len(self), "detached": self.detached, "resumed": self.resumed}
 
     @property
     def detached(self) -> int:
@@ -109,6 +113,7 @@ class Sessions:
             session.places = dict(self._places(older))
             self._leave(older)
             older.close(CLOSE_REPLACED, "another connection resumed this session")
+        self.resumed += 1
         self._detached.pop(session_id, None)
         places, session.places = session.places, {}
         session.identity = identity

@@ -123,6 +123,8 @@ def channels(rt, who):
     assert history.messages[0].sender == who
     assert (history.epoch, history.offset, history.next) == (first.epoch, 2, None)
     assert rt.channel.history(name, after=1).messages == history.messages[1:]
+    rules = rt.channel.configure(f"{who}-prices", class_="latest", history_count=50)
+    assert (rules.class_, rules.history_count, rules.history_ms) == ("latest", 50, 600_000)
 
 
 def server(rt, who):

@@ -195,3 +195,93 @@ def test_a_subscriber_gets_every_offset_once_in_order_or_a_close(steps, history_
             assert frames[-1][2]["code"] == 4001
 
     asyncio.run(run())
+
+
+def configure(rig, **kinds):
+    rig.turn.open()
+    for namespace, kind in kinds.items():
+        rig.dispatcher.issue("channel.configure", [namespace, kind, 3, *[None] * 7, False])
+
+
+def keyed(key, number):
+    return request(1, "channel.publish", "tick:x", f"{number}" + "x" * 50_000, key)
+
+
+async def test_a_slow_reader_of_latest_gets_the_newest_of_each_key():
+    rig = Rig()
+    configure(rig, tick="latest")
+    await rig.settle()
+    reader, writer = rig.connect(), rig.connect()
+    reader.protocol.data_received(request(1, "channel.subscribe", "tick:x"))
+    await rig.settle()
+    reader.frames()
+    reader.takes = 0
+    for number in range(30):
+        writer.protocol.data_received(keyed("abc"[number % 3], number))
+        await rig.settle()
+    assert len(reader.stuck) < 400_000
+    reader.take_stuck()
+    await rig.settle()
+    last = [frame[2] for frame in reader.frames()][-3:]
+    assert [push["data"].rstrip("x") for push in last] == ["27", "28", "29"]
+    assert [push["offset"] for push in last] == [28, 29, 30]
+
+
+async def test_a_slow_reader_of_latest_is_told_when_keys_are_gone():
+    rig = Rig()
+    configure(rig, tick="latest")
+    await rig.settle()
+    reader, writer = rig.connect(), rig.connect()
+    reader.protocol.data_received(request(1, "channel.subscribe", "tick:x"))
+    await rig.settle()
+    reader.frames()
+    reader.takes = 0
+    for number in range(30):
+        writer.protocol.data_received(keyed(f"key{number}", number))
+        await rig.settle()
+    reader.take_stuck()
+    await rig.settle()
+    frames = reader.frames()
+    (gap,) = [frame[2] for frame in frames if frame[1] == "gap"]
+    sent = [frame[2]["offset"] for frame in frames if frame[1] == "message"]
+    assert gap == {"channel": "tick:x", "from": sent[-4] + 1, "to": 27, "why": "history"}
+    assert sent[-3:] == [28, 29, 30]
+    assert rig.metrics.gaps == 1
+
+
+async def test_transient_messages_are_dropped_first_and_counted():
+    rig = Rig()
+    configure(rig, typing="transient")
+    await rig.settle()
+    reader, writer = rig.connect(), rig.connect()
+    reader.protocol.data_received(request(1, "channel.subscribe", "typing:1"))
+    await rig.settle()
+    reader.frames()
+    reader.takes = 0
+    for _ in range(30):
+        writer.protocol.data_received(request(1, "channel.publish", "typing:1", "x" * 50_000))
+        await rig.settle()
+    assert len(reader.stuck) < 400_000
+    reader.take_stuck()
+    await rig.settle()
+    frames = reader.frames()
+    heard = sum(frame[1] == "message" for frame in frames)
+    (gap,) = [frame[2] for frame in frames if frame[1] == "gap"]
+    assert gap == {"channel": "typing:1", "lost": 30 - heard, "why": "slow"}
+    assert rig.metrics.dropped == 30 - heard
+    writer.protocol.data_received(request(1, "channel.publish", "typing:1", "again"))
+    await rig.settle()
+    assert [frame[2]["data"] for frame in reader.frames()] == ["again"]
+
+
+async def test_many_small_messages_congest_by_their_number():
+    rig = Rig(Limits(outbox_soft_messages=100))
+    await rig.settle()
+    reader = await subscribed(rig)
+    reader.takes = 0
+    await publish(rig, 300, size=1)
+    assert 100 <= reader.protocol.connection.pending_messages <= 101
+    for _ in range(5):
+        reader.take_stuck()
+        await rig.settle()
+    assert offsets(reader.frames()) == [*range(1, 301)]
