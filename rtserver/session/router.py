@@ -163,10 +163,11 @@ class Router:
         encoded: dict[Form, bytes] = {}
         pieces: dict[Form, list[bytes]] = {}
         number = len(part)
+        numbered = first != UNNUMBERED
         delivered = 0
         for connection, subscription in subscribers.items():
             position = subscription.position
-            if not subscription.live or last <= position:
+            if not subscription.live or (numbered and last <= position):
                 continue
             if connection.congested:
                 self._overflow(subscription, part)
@@ -417,11 +418,11 @@ def _send_each(subscription: Subscription, messages: list[Message], encoded: lis
     connection = subscription.connection
     sent = 0
     for message, data in zip(messages, encoded, strict=True):
-        if message.offset <= subscription.position:
-            continue
-        connection.send(data)
         if message.offset != UNNUMBERED:
+            if message.offset <= subscription.position:
+                continue
             subscription.position = message.offset
+        connection.send(data)
         if connection.stamp is not None:
             connection.send(connection.stamp())
         sent += 1

@@ -93,6 +93,17 @@ def test_a_namespace_of_another_class_forgets_its_past_but_not_its_offsets(world
     assert (reply["recovered"], reply["offset"]) == (False, 3)
 
 
+def test_subscribers_stay_when_their_namespace_becomes_transient_and_back(world):
+    publish(world, "room:1", (None, 1), (None, 2))
+    world.call("channel.subscribe", "room:1")
+    for kind in ("transient", "must"):
+        world.call("channel.configure", "room", kind)
+        publish(world, "room:1", (None, kind))
+    heard = [push[2] for push in world.pushed]
+    assert [message["data"] for message in heard] == ["transient", "must"]
+    assert [message.get("offset") for message in heard] == [None, 3]
+
+
 def test_configure_answers_what_is_in_force_and_can_be_taken_back(world):
     changed = world.call("channel.configure", "room", "latest", 5, None, None, None, "user")
     assert (changed["class"], changed["history_count"], changed["subscribe"]) == (
