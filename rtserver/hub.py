@@ -169,6 +169,8 @@ class Hub:
                 f"nothing came for {now - connection.last_heard_ms} ms, the heartbeat is"
                 f" {heartbeat_ms} ms",
             )
+        else:
+            connection.look(now)
         return pending
 
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:

@@ -39,6 +39,9 @@ class Sink(Protocol):
     def resume(self) -> None:
         """What kept requests from being read is over."""
 
+    def look(self, now: int, /) -> None:
+        """Called about once a second, for what a transport must see to as time goes by."""
+
     def end(self) -> None:
         """Closes after what was written has left, or soon if it does not leave."""
 
@@ -65,6 +68,8 @@ class _Gone:
         return 0
 
     def resume(self) -> None: ...
+
+    def look(self, _now: int, /) -> None: ...
 
     def end(self) -> None: ...
 
@@ -222,6 +227,10 @@ class Connection:
             self._taken_bytes = taken
             self._stuck_since_ms = now
         return now - self._stuck_since_ms
+
+    def look(self, now: int) -> None:
+        """About once a second."""
+        self._sink.look(now)
 
     def unblock(self) -> None:
         """Lets requests run again, when nothing keeps them back any more."""
