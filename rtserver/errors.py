@@ -19,12 +19,14 @@ __all__ = ["CLOSES", "ERRORS", "CloseKind", "ErrorKind", "ProtocolError", "RtErr
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One row of the error table. `advice` is one line of what the caller should do."""
+    """One row of the error table. `advice` is one line of what the caller should do; `status` is
+    what an HTTP response says (RFC 9110 section 15)."""
 
     code: int
     name: str
     retryable: bool
     advice: str
+    status: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,14 @@ ERRORS: dict[str, ErrorKind] = {}
 CLOSES: dict[str, CloseKind] = {}
 
 
-def _error(code: int, name: str, retryable: bool, advice: str) -> ErrorKind:
-    kind = ERRORS[name] = ErrorKind(code, name, retryable, advice)
+_GROUP_STATUS = {1: 400, 2: 409, 3: 503, 4: 403, 5: 500}  # where a row says nothing else
+
+
+def _error(
+    code: int, name: str, retryable: bool, advice: str, status: int | None = None
+) -> ErrorKind:
+    kind = ErrorKind(code, name, retryable, advice, status or _GROUP_STATUS[code // 100])
+    ERRORS[name] = kind
     return kind
 
 
@@ -58,54 +66,90 @@ def _close(code: int, name: str, advice: str) -> CloseKind:
 PROTOCOL = _error(
     100, "protocol_error", False, "Send frames as protocol.md section 2 describes them."
 )
-FRAME_TOO_LARGE = _error(101, "frame_too_large", False, "Split the request; hello tells the limit.")
+FRAME_TOO_LARGE = _error(
+    101, "frame_too_large", False, "Split the request; hello tells the limit.", status=413
+)
 UNKNOWN_METHOD = _error(
-    102, "unknown_method", False, "Use a method that `help` lists; the server may be older."
+    102,
+    "unknown_method",
+    False,
+    "Use a method that `help` lists; the server may be older.",
+    status=404,
 )
 INVALID_PARAMS = _error(
     103, "invalid_params", False, "Correct the parameter that the message names."
 )
 INVALID_OPTION = _error(104, "invalid_option", False, "Correct the option that the message names.")
 KEY_REUSED = _error(
-    105, "key_reused", False, "Use a fresh idempotency key for a request with other arguments."
+    105,
+    "key_reused",
+    False,
+    "Use a fresh idempotency key for a request with other arguments.",
+    status=422,
 )
 DUPLICATE = _error(
-    106, "duplicate", False, "Nothing to do: this key or source offset was applied before."
+    106,
+    "duplicate",
+    False,
+    "Nothing to do: this key or source offset was applied before.",
+    status=409,
 )
 DEADLINE_EXCEEDED = _error(
-    107, "deadline_exceeded", True, "Nothing was done; send it again with a longer timeout_ms."
+    107,
+    "deadline_exceeded",
+    True,
+    "Nothing was done; send it again with a longer timeout_ms.",
+    status=503,
 )
 UNSUPPORTED_VERSION = _error(
     108, "unsupported_version", False, "Use a protocol version that the message names."
 )
 
 # 2xx: the state
-NOT_FOUND = _error(200, "not_found", False, "Create it first, or correct the name.")
+NOT_FOUND = _error(200, "not_found", False, "Create it first, or correct the name.", status=404)
 CONFLICT = _error(201, "conflict", False, "What exists does not allow it; the message says why.")
 LIMIT_REACHED = _error(202, "limit_reached", False, "Remove something first, or raise the limit.")
 OUT_OF_RANGE = _error(
-    203, "out_of_range", False, "Keep the result within what the message names; nothing changed."
+    203,
+    "out_of_range",
+    False,
+    "Keep the result within what the message names; nothing changed.",
+    status=422,
 )
-BANNED = _error(204, "banned", False, "The member was banned from this board.")
+BANNED = _error(204, "banned", False, "The member was banned from this board.", status=403)
 
 # 3xx: limits and overload
 OVERLOADED = _error(300, "overloaded", True, "Wait a moment, then send it again.")
 DISK_FULL = _error(
-    301, "disk_full", True, "Nothing was done; make room on the server's disk, then send it again."
+    301,
+    "disk_full",
+    True,
+    "Nothing was done; make room on the server's disk, then send it again.",
+    status=507,
 )
 
 MEMORY_FULL = _error(
-    302, "memory_full", True, "Nothing was done; delete something, or raise limits.memory_max."
+    302,
+    "memory_full",
+    True,
+    "Nothing was done; delete something, or raise limits.memory_max.",
+    status=507,
 )
-RATE_LIMITED = _error(303, "rate_limited", True, "Wait as long as the details say.")
+RATE_LIMITED = _error(303, "rate_limited", True, "Wait as long as the details say.", status=429)
 
 # 4xx: rights
 FORBIDDEN = _error(400, "forbidden", False, "Act with the role that the message names.")
 
 UNAUTHENTICATED = _error(
-    401, "unauthenticated", False, "Say who you are with a token or a key that is valid."
+    401,
+    "unauthenticated",
+    False,
+    "Say who you are with a token or a key that is valid.",
+    status=401,
 )
-TOKEN_EXPIRED = _error(402, "token_expired", False, "Fetch a fresh token, then send it again.")
+TOKEN_EXPIRED = _error(
+    402, "token_expired", False, "Fetch a fresh token, then send it again.", status=401
+)
 BLOCKED = _error(403, "blocked", False, "This user was sent away; wait as long as it says.")
 
 # 5xx: the server
@@ -115,6 +159,7 @@ OUTCOME_UNKNOWN = _error(
     "outcome_unknown",
     False,
     "It was applied and may yet be lost; send it again only with the same idempotency key.",
+    status=504,
 )
 
 # Close codes
