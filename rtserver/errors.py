@@ -19,14 +19,17 @@ __all__ = ["CLOSES", "ERRORS", "CloseKind", "ErrorKind", "ProtocolError", "RtErr
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One row of the error table. `advice` is one line of what the caller should do; `status` is
-    what an HTTP response says (RFC 9110 section 15)."""
+    """One row of the error table. `advice` is one line of what the caller should do."""
 
     code: int
     name: str
     retryable: bool
     advice: str
-    status: int
+
+    @property
+    def status(self) -> int:
+        """What an HTTP response says (RFC 9110 section 15)."""
+        return _STATUSES.get(self.name) or _GROUP_STATUSES[self.code // 100]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,8 @@ ERRORS: dict[str, ErrorKind] = {}
 CLOSES: dict[str, CloseKind] = {}
 
 
-_GROUP_STATUS = {1: 400, 2: 409, 3: 503, 4: 403, 5: 500}  # where a row says nothing else
-
-
-def _error(
-    code: int, name: str, retryable: bool, advice: str, status: int | None = None
-) -> ErrorKind:
-    kind = ErrorKind(code, name, retryable, advice, status or _GROUP_STATUS[code // 100])
-    ERRORS[name] = kind
+def _error(code: int, name: str, retryable: bool, advice: str) -> ErrorKind:
+    kind = ERRORS[name] = ErrorKind(code, name, retryable, advice)
     return kind
 
 
@@ -66,90 +63,54 @@ def _close(code: int, name: str, advice: str) -> CloseKind:
 PROTOCOL = _error(
     100, "protocol_error", False, "Send frames as protocol.md section 2 describes them."
 )
-FRAME_TOO_LARGE = _error(
-    101, "frame_too_large", False, "Split the request; hello tells the limit.", status=413
-)
+FRAME_TOO_LARGE = _error(101, "frame_too_large", False, "Split the request; hello tells the limit.")
 UNKNOWN_METHOD = _error(
-    102,
-    "unknown_method",
-    False,
-    "Use a method that `help` lists; the server may be older.",
-    status=404,
+    102, "unknown_method", False, "Use a method that `help` lists; the server may be older."
 )
 INVALID_PARAMS = _error(
     103, "invalid_params", False, "Correct the parameter that the message names."
 )
 INVALID_OPTION = _error(104, "invalid_option", False, "Correct the option that the message names.")
 KEY_REUSED = _error(
-    105,
-    "key_reused",
-    False,
-    "Use a fresh idempotency key for a request with other arguments.",
-    status=422,
+    105, "key_reused", False, "Use a fresh idempotency key for a request with other arguments."
 )
 DUPLICATE = _error(
-    106,
-    "duplicate",
-    False,
-    "Nothing to do: this key or source offset was applied before.",
-    status=409,
+    106, "duplicate", False, "Nothing to do: this key or source offset was applied before."
 )
 DEADLINE_EXCEEDED = _error(
-    107,
-    "deadline_exceeded",
-    True,
-    "Nothing was done; send it again with a longer timeout_ms.",
-    status=503,
+    107, "deadline_exceeded", True, "Nothing was done; send it again with a longer timeout_ms."
 )
 UNSUPPORTED_VERSION = _error(
     108, "unsupported_version", False, "Use a protocol version that the message names."
 )
 
 # 2xx: the state
-NOT_FOUND = _error(200, "not_found", False, "Create it first, or correct the name.", status=404)
+NOT_FOUND = _error(200, "not_found", False, "Create it first, or correct the name.")
 CONFLICT = _error(201, "conflict", False, "What exists does not allow it; the message says why.")
 LIMIT_REACHED = _error(202, "limit_reached", False, "Remove something first, or raise the limit.")
 OUT_OF_RANGE = _error(
-    203,
-    "out_of_range",
-    False,
-    "Keep the result within what the message names; nothing changed.",
-    status=422,
+    203, "out_of_range", False, "Keep the result within what the message names; nothing changed."
 )
-BANNED = _error(204, "banned", False, "The member was banned from this board.", status=403)
+BANNED = _error(204, "banned", False, "The member was banned from this board.")
 
 # 3xx: limits and overload
 OVERLOADED = _error(300, "overloaded", True, "Wait a moment, then send it again.")
 DISK_FULL = _error(
-    301,
-    "disk_full",
-    True,
-    "Nothing was done; make room on the server's disk, then send it again.",
-    status=507,
+    301, "disk_full", True, "Nothing was done; make room on the server's disk, then send it again."
 )
 
 MEMORY_FULL = _error(
-    302,
-    "memory_full",
-    True,
-    "Nothing was done; delete something, or raise limits.memory_max.",
-    status=507,
+    302, "memory_full", True, "Nothing was done; delete something, or raise limits.memory_max."
 )
-RATE_LIMITED = _error(303, "rate_limited", True, "Wait as long as the details say.", status=429)
+RATE_LIMITED = _error(303, "rate_limited", True, "Wait as long as the details say.")
 
 # 4xx: rights
 FORBIDDEN = _error(400, "forbidden", False, "Act with the role that the message names.")
 
 UNAUTHENTICATED = _error(
-    401,
-    "unauthenticated",
-    False,
-    "Say who you are with a token or a key that is valid.",
-    status=401,
+    401, "unauthenticated", False, "Say who you are with a token or a key that is valid."
 )
-TOKEN_EXPIRED = _error(
-    402, "token_expired", False, "Fetch a fresh token, then send it again.", status=401
-)
+TOKEN_EXPIRED = _error(402, "token_expired", False, "Fetch a fresh token, then send it again.")
 BLOCKED = _error(403, "blocked", False, "This user was sent away; wait as long as it says.")
 
 # 5xx: the server
@@ -159,8 +120,26 @@ OUTCOME_UNKNOWN = _error(
     "outcome_unknown",
     False,
     "It was applied and may yet be lost; send it again only with the same idempotency key.",
-    status=504,
 )
+
+# HTTP statuses: of each group, and of the errors that have another
+_GROUP_STATUSES = {1: 400, 2: 409, 3: 503, 4: 403, 5: 500}
+_STATUSES = {
+    "frame_too_large": 413,
+    "unknown_method": 404,
+    "key_reused": 422,
+    "duplicate": 409,
+    "deadline_exceeded": 503,
+    "not_found": 404,
+    "out_of_range": 422,
+    "banned": 403,
+    "disk_full": 507,
+    "memory_full": 507,
+    "rate_limited": 429,
+    "unauthenticated": 401,
+    "token_expired": 401,
+    "outcome_unknown": 504,
+}
 
 # Close codes
 CLOSE_DRAIN = _close(4000, "drain", "The server stops or restarts; reconnect after the delay.")

@@ -2,8 +2,8 @@
 
 httptools (llhttp, strict) takes the bytes apart; on top of that this module refuses whatever two
 readers could understand differently: where a request ends is never guessed. After a request that
-cannot be read nothing more of the connection is. Heads, bodies and what lies between their parts are
-bounded.
+cannot be read nothing more of the connection is. Heads, bodies and what lies between their parts
+are bounded.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RequestParser:
         self._url = b""
         self._headers: dict[str, list[str]] = {}
         self._head_bytes = 0
-        self._idle_bytes = 0  # of this request since it last had more of its head or body
+        self._idle_bytes = 0  # of a head, or between the parts of a body
         self._body = bytearray()
         self._expects = False
         self._request: Request | None = None
@@ -74,8 +74,7 @@ class RequestParser:
         """Bytes of the connection. Keep pieces small: a piece may hold many requests."""
         if self.closed:
             return
-        begun = self.phase
-        body_bytes = len(self._body)
+        self._idle_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -83,11 +82,9 @@ class RequestParser:
             self.rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._refuse(Problem(400, f"this is not HTTP/1.1: {error}"))
-        if self.phase is Phase.NOTHING or self.phase is not begun or len(self._body) != body_bytes:
+        if self.phase is Phase.NOTHING:
             self._idle_bytes = 0
-            return
-        self._idle_bytes += len(data)
-        if self._idle_bytes > self._limits.http_head_bytes_max:
+        elif self._idle_bytes > self._limits.http_head_bytes_max:
             self._refuse_head(self._idle_bytes)
 
     def wants_continue(self) -> bool:
@@ -118,6 +115,7 @@ class RequestParser:
             self._url = b""
             self._headers = {}
             self._head_bytes = 0
+            self._idle_bytes = 0
             self._body = bytearray()
             self._expects = False
             self._request = None
@@ -145,11 +143,13 @@ class RequestParser:
             self._refuse(problem)
             return
         self.phase = Phase.BODY
+        self._idle_bytes = 0
 
     def on_body(self, data: bytes) -> None:
         if self.closed:
             return
         self._body += data
+        self._idle_bytes = 0
         self._check_length(len(self._body))
 
     def on_message_complete(self) -> None:

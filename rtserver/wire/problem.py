@@ -1,8 +1,8 @@
 """Errors over HTTP: a status from the table of errors, and a body as RFC 9457 has it.
 
-Owns what a refused request is answered with; `application/problem+json` with the members `code`,
-`name`, `retryable` and `details` beside those of the RFC, so that a client handles an error the same
-way whatever transport it came by.
+Owns what a refused request is answered with: `application/problem+json` with the members `code`,
+`name`, `retryable` and `details` beside those of the RFC, so that a client handles an error the
+same way whatever transport it came by.
 """
 
 from __future__ import annotations

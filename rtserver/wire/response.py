@@ -47,15 +47,20 @@ _REASONS = {
 class Responder:
     """Makes the response to one request; None: to bytes that were none."""
 
-    __slots__ = ("_bodiless", "_common")
+    __slots__ = ("_bodiless", "_common", "_connection")
 
     def __init__(self, request: Request | None = None) -> None:
         self._bodiless = request is not None and request.method == "HEAD"
-        self._common = "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        self._common = "X-Content-Type-Options: nosniff\r\n"
+        self._connection = ""
         if request is None or not request.keep_alive:
-            self._common += "Connection: close\r\n"
+            self.close()
         elif request.version == "1.0":
-            self._common += "Connection: keep-alive\r\n"
+            self._connection = "Connection: keep-alive\r\n"
+
+    def close(self) -> None:
+        """No request is answered on this connection after this one."""
+        self._connection = "Connection: close\r\n"
 
     def add(self, headers: Mapping[str, str]) -> None:
         """Headers that every answer carries from now on."""
@@ -69,7 +74,8 @@ class Responder:
             f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
             f"Content-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\n"
-            f"{self._common}{_lines(headers or {})}\r\n"
+            "Cache-Control: no-store\r\n"
+            f"{self._common}{self._connection}{_lines(headers or {})}\r\n"
         ).encode("latin-1")
         return head if self._bodiless else head + body
 
@@ -80,11 +86,22 @@ class Responder:
         body = to_json(problem.as_map()) + b"\n"
         return self.response(problem.status, _PROBLEM, body, problem.headers)
 
+    def stream_head(self, kind: str) -> bytes:
+        """The head of a body that ends with the connection, and that nothing in between may hold
+        back or change (X-Accel-Buffering is what nginx asks for)."""
+        return (
+            f"HTTP/1.1 200 {_REASONS[200]}\r\n"
+            f"Content-Type: {kind}\r\n"
+            "Cache-Control: no-store, no-transform\r\n"
+            "X-Accel-Buffering: no\r\n"
+            f"{self._common}{self._connection}\r\n"
+        ).encode("latin-1")
+
     def empty(self, headers: Mapping[str, str]) -> bytes:
         """204, without a body."""
-        return f"HTTP/1.1 204 {_REASONS[204]}\r\n{self._common}{_lines(headers)}\r\n".encode(
-            "latin-1"
-        )
+        return (
+            f"HTTP/1.1 204 {_REASONS[204]}\r\n{self._common}{self._connection}{_lines(headers)}\r\n"
+        ).encode("latin-1")
 
 
 def _lines(headers: Mapping[str, str]) -> str:

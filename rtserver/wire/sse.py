@@ -1,6 +1,6 @@
 """Server-sent events (WHATWG HTML, section 9.2): pushes as events of a stream of text.
 
-`data:` holds the push array as in `rt1.json`, on one line. It is the same bytes for all streams; the
+`data:` holds the push array as in `rt1.json`, on one line: the same bytes for all streams. The
 `id:` line that ends an event is each stream's own. Replies do not travel here.
 """
 
