@@ -32,6 +32,7 @@ from rtserver.metrics import Metrics
 from rtserver.persist.files import Files
 from rtserver.persist.log import Log
 from rtserver.persist.recovery import Recovered, recover
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -119,8 +120,15 @@ class Server:
             closing_record=self._totals,
             notify=self._notify,
         )
-        watches = Watches(subject_kinds(self._store, {}), config.limits)
-        router = Router(self._store.channels, self._metrics, watches)
+        store = self._store
+        presence = Presence(
+            store.last_seen,
+            config.limits,
+            lambda channel: store.settings.channel_rules(channel).presence_events_max,
+            started_ms=clock.now_ms(),
+        )
+        watches = Watches(subject_kinds(store, presence, {}), config.limits)
+        router = Router(store.channels, self._metrics, watches, presence)
         sessions = Sessions(config.limits, router.places, router.leave)
         self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics)
         self._turn = Turn(

@@ -19,6 +19,7 @@ from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -105,6 +106,9 @@ class FakeHost:
     def subscribe_role(self, channel: str) -> str:
         return "user" if channel.startswith("open:") else "service"
 
+    def presence_role(self, channel: str) -> str:
+        return self.subscribe_role(channel)
+
     def keeps(self, channel: str) -> bool:
         return self._world.store.settings.channel_rules(channel).keeps
 
@@ -125,8 +129,13 @@ class World:
         self.table = load()
         self.store = Store()
         self.metrics = Metrics()
-        self.watches = Watches(subject_kinds(self.store, {}), self.limits)
-        self.router = Router(self.store.channels, self.metrics, self.watches)
+        self.presence = Presence(
+            self.store.last_seen,
+            self.limits,
+            lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
+        )
+        self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
+        self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics)
         self.dispatcher.attach(FakeHost(self))
