@@ -121,11 +121,11 @@ class Server:
             notify=self._notify,
         )
         store = self._store
-        presence = Presence(
+        self._presence = presence = Presence(
             store.last_seen,
             config.limits,
             lambda channel: store.settings.channel_rules(channel).presence_events_max,
-            started_ms=clock.now_ms(),
+            restarted_ms=clock.now_ms() if recovered.now_ms else None,
         )
         watches = Watches(subject_kinds(store, presence, {}), config.limits)
         router = Router(store.channels, self._metrics, watches, presence)
@@ -275,6 +275,8 @@ class Server:
             await self._turn.settle(_STOP_GRACE_S)
         if self.failure is None:
             await self._say_goodbye()
+        if self.failure is None:
+            await self._note_last_seen()
         self._turn.stopped = True
         self._log.close(self._dispatcher.ctx.now, clean=self.failure is None)
         self._directory_lock.release()
@@ -286,6 +288,17 @@ class Server:
         deadline = self._loop.time() + _STOP_GRACE_S
         while self._hub.parties and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
+
+    async def _note_last_seen(self) -> None:
+        """Whoever is here was seen now; turns log that, as long as they have room."""
+        people = self._presence.people
+        people.end(self._dispatcher.ctx.now)
+        deadline = self._loop.time() + _STOP_GRACE_S
+        while (people.unseen or self._turn.is_open) and self._loop.time() < deadline:
+            if self.failure is not None:
+                return
+            self._turn.open()
+            await asyncio.sleep(0.005)
 
 
 def _raise_file_limit() -> None:

@@ -157,7 +157,7 @@ class World:
         self._next_id = 0
 
     def connect(self, peer: Peer, role: str = "admin") -> Connection:
-        return Connection(
+        connection = Connection(
             1,
             frames,
             peer,
@@ -167,12 +167,21 @@ class World:
             address=None,
             now=self.now,
         )
+        self.presence.identified(connection)
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """What the hub does when the peer is gone."""
+        self.sessions.lost(connection, self.now)
+        connection.lost()
+        self.router.leave(connection)
+        self.presence.gone(connection)
 
     # --- turns ---
 
     def open_turn(self) -> None:
         ctx = self.dispatcher.ctx
-        ctx.now = self.now
+        ctx.now = self.presence.now = self.now
         ctx.seed = self.seq.to_bytes(16, "big")
         ctx.draws = 0
         self.dispatcher.journal.limit = 1 << 24
@@ -184,6 +193,11 @@ class World:
         """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""
         for name in self.router.take_idle():
             self.dispatcher.issue("channel.forget", [name])
+        self.presence.expire(self.now)
+        rows = self.presence.people.unseen_rows(1_000)
+        if rows:
+            self.dispatcher.issue("presence.seen", [rows, None])
+            self.presence.people.noted(len(rows))
         records, count = self.dispatcher.journal.drain()
         if count:
             self.blocks.append((self.now, split(records)))
@@ -191,6 +205,7 @@ class World:
             assert len(self.blocks[-1][1]) == count
             self.watches.touch()
         self.router.written(self.seq)
+        self.router.tell_presence(self.now)
         self.router.look(self.now, self.now, self.seq if self.dispatcher.waiting else 0)
         self.router.catch_up(1_000)
         self.flush()

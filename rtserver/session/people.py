@@ -139,7 +139,9 @@ class People:
             if person is None or person.left_at + self._grace_ms > now:
                 return
             self._leaving.remove(person)
-            self._end(person, person.left_at)
+            self._people.pop(person.user)
+            self._versions += 1
+            self._saw(person.user, person.left_at)
 
     def next_due(self) -> int | None:
         """When the next grace period is over."""
@@ -148,16 +150,16 @@ class People:
 
     def end(self, now: int) -> None:
         """The server stops: whoever is here was seen now."""
-        self.expire(now + self._grace_ms, len(self._leaving))
-        for _, person in list(self._people.items()):
-            self._end(person, now)
+        for person in self._leaving:
+            self._saw(person.user, person.left_at)
+        for user, person in self._people.items():
+            if person.devices:
+                self._saw(user, now)
 
-    def _end(self, person: Person, seen_at: int) -> None:
-        self._people.pop(person.user)
-        self._versions += 1
+    def _saw(self, user: str, at: int) -> None:
         unseen = self._unseen
-        unseen[person.user] = seen_at
-        unseen.move_to_end(person.user)
+        unseen[user] = at
+        unseen.move_to_end(user)
         if self._last_seen.users_max is not None and len(unseen) > self._last_seen.users_max:
             unseen.popitem(last=False)
 

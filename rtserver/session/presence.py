@@ -38,12 +38,12 @@ class Presence:
         limits: Limits,
         names_max: Callable[[str], int],
         *,
-        started_ms: int | None = None,
+        restarted_ms: int | None = None,
     ) -> None:
-        """`names_max`: how many users a push of a channel may name. `started_ms`: when the server
-        was started; without it, there was no restart that joins could come of."""
-        quiet_until = 0 if started_ms is None else started_ms + limits.presence_grace_ms
-        self.now = started_ms or 0
+        """`names_max`: how many users a push of a channel may name. `restarted_ms`: when the server
+        was started, unless nobody can come back to it because it is new."""
+        quiet_until = 0 if restarted_ms is None else restarted_ms + limits.presence_grace_ms
+        self.now = restarted_ms or 0
         self.people = People(last_seen, limits)
         self._limits = limits
         self._rooms = Rooms(limits)

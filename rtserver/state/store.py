@@ -77,8 +77,10 @@ class Store:
     # --- snapshots ---
 
     def totals(self) -> dict[str, Any]:
-        """Sums that are kept anyway: equal totals are strong evidence of equal state."""
+        """Sums that are kept anyway: equal totals are strong evidence of equal state. Those of
+        older logs and snapshots have no users seen, so without any there is no such sum."""
         return {
+            **({"last_seen": len(self.last_seen)} if len(self.last_seen) else {}),
             "counters": len(self.counters),
             "counter_total": str(self.counters.total),  # may be beyond 64 bits
             "boards": len(self.boards),
@@ -89,7 +91,6 @@ class Store:
             "era": self.channels.era,
             "keys": len(self.answers),
             "sources": self.answers.sources,
-            "last_seen": len(self.last_seen),
             "timers": len(self.timers),
             "timer_id": self.timers.last_id,
         }
