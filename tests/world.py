@@ -124,7 +124,7 @@ class FakeHost:
 class World:
     """Store, router, dispatcher and a list of blocks instead of a log."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, restarted_ms: int | None = None) -> None:
         self.limits = limits or Limits()
         self.table = load()
         self.store = Store()
@@ -133,6 +133,7 @@ class World:
             self.store.last_seen,
             self.limits,
             lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=restarted_ms,
         )
         self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
         self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
@@ -146,7 +147,7 @@ class World:
         self.dirty: list[Connection] = []
         self.blocks: list[tuple[int, list[bytes]]] = []
         self.seq = 0
-        self.now = START_MS
+        self.now = restarted_ms or START_MS
         self.open_turn()
         self.dispatcher.issue("channel.era", ["era"])
         self.store.enforce(self.limits)

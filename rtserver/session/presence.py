@@ -15,7 +15,7 @@ from typing import Any
 
 from rtserver.errors import CONFLICT, INVALID_PARAMS, RtError
 from rtserver.limits import Limits
-from rtserver.session.audience import Teller
+from rtserver.session.audience import Room, Teller
 from rtserver.session.connection import Connection, Subscription
 from rtserver.session.people import OFFLINE, People, Person
 from rtserver.session.rooms import Rooms
@@ -175,6 +175,10 @@ class Presence:
             return [], None
         self._teller.read(room)
         return self._rooms.page(channel, after, limit)
+
+    def room(self, channel: str) -> Room | None:
+        """A channel with somebody on it."""
+        return self._rooms.get(channel)
 
     # --- for people ---
 
