@@ -108,6 +108,7 @@ class Host:
             "connections": self._hub.connections,
             "sessions": self.sessions.stats(),
             "subscriptions": self._router.subscriptions,
+            "presence": self._router.presence.stats(),
             "watches": len(self._router.watches),
             "state": self._store.totals(),
             "log": self._log.stats(),
@@ -142,6 +143,9 @@ class Host:
 
     def subscribe_role(self, channel: str) -> str:
         return self._store.settings.channel_rules(channel).subscribe
+
+    def presence_role(self, channel: str) -> str:
+        return self._store.settings.channel_rules(channel).presence
 
     def keeps(self, channel: str) -> bool:
         return self._store.settings.channel_rules(channel).keeps

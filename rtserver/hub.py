@@ -106,6 +106,7 @@ class Hub:
             now=self._dispatcher.ctx.now,
         )
         self.parties[connection.id] = connection
+        self._router.presence.identified(connection)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
@@ -117,7 +118,9 @@ class Hub:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
+        self.turn.open()  # who leaves does so at the time of a turn
         self._router.leave(connection)
+        self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)
 
     def follow(

@@ -32,6 +32,7 @@ from rtserver.metrics import Metrics
 from rtserver.persist.files import Files
 from rtserver.persist.log import Log
 from rtserver.persist.recovery import Recovered, recover
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -119,8 +120,15 @@ class Server:
             closing_record=self._totals,
             notify=self._notify,
         )
-        watches = Watches(subject_kinds(self._store, {}), config.limits)
-        router = Router(self._store.channels, self._metrics, watches)
+        store = self._store
+        self._presence = presence = Presence(
+            store.last_seen,
+            config.limits,
+            lambda channel: store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=clock.now_ms() if recovered.now_ms else None,
+        )
+        watches = Watches(subject_kinds(store, presence, {}), config.limits)
+        router = Router(store.channels, self._metrics, watches, presence)
         sessions = Sessions(config.limits, router.places, router.leave)
         self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics)
         self._turn = Turn(
@@ -267,6 +275,8 @@ class Server:
             await self._turn.settle(_STOP_GRACE_S)
         if self.failure is None:
             await self._say_goodbye()
+        if self.failure is None:
+            await self._note_last_seen()
         self._turn.stopped = True
         self._log.close(self._dispatcher.ctx.now, clean=self.failure is None)
         self._directory_lock.release()
@@ -278,6 +288,17 @@ class Server:
         deadline = self._loop.time() + _STOP_GRACE_S
         while self._hub.parties and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
+
+    async def _note_last_seen(self) -> None:
+        """Whoever is here was seen now; turns log that, as long as they have room."""
+        people = self._presence.people
+        people.end(self._dispatcher.ctx.now)
+        deadline = self._loop.time() + _STOP_GRACE_S
+        while (people.unseen or self._turn.is_open) and self._loop.time() < deadline:
+            if self.failure is not None:
+                return
+            self._turn.open()
+            await asyncio.sleep(0.005)
 
 
 def _raise_file_limit() -> None:

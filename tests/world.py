@@ -19,6 +19,7 @@ from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -105,6 +106,9 @@ class FakeHost:
     def subscribe_role(self, channel: str) -> str:
         return "user" if channel.startswith("open:") else "service"
 
+    def presence_role(self, channel: str) -> str:
+        return self.subscribe_role(channel)
+
     def keeps(self, channel: str) -> bool:
         return self._world.store.settings.channel_rules(channel).keeps
 
@@ -120,13 +124,19 @@ class FakeHost:
 class World:
     """Store, router, dispatcher and a list of blocks instead of a log."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, restarted_ms: int | None = None) -> None:
         self.limits = limits or Limits()
         self.table = load()
         self.store = Store()
         self.metrics = Metrics()
-        self.watches = Watches(subject_kinds(self.store, {}), self.limits)
-        self.router = Router(self.store.channels, self.metrics, self.watches)
+        self.presence = Presence(
+            self.store.last_seen,
+            self.limits,
+            lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=restarted_ms,
+        )
+        self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
+        self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics)
         self.dispatcher.attach(FakeHost(self))
@@ -137,7 +147,7 @@ class World:
         self.dirty: list[Connection] = []
         self.blocks: list[tuple[int, list[bytes]]] = []
         self.seq = 0
-        self.now = START_MS
+        self.now = restarted_ms or START_MS
         self.open_turn()
         self.dispatcher.issue("channel.era", ["era"])
         self.store.enforce(self.limits)
@@ -148,7 +158,7 @@ class World:
         self._next_id = 0
 
     def connect(self, peer: Peer, role: str = "admin") -> Connection:
-        return Connection(
+        connection = Connection(
             1,
             frames,
             peer,
@@ -158,12 +168,21 @@ class World:
             address=None,
             now=self.now,
         )
+        self.presence.identified(connection)
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """What the hub does when the peer is gone."""
+        self.sessions.lost(connection, self.now)
+        connection.lost()
+        self.router.leave(connection)
+        self.presence.gone(connection)
 
     # --- turns ---
 
     def open_turn(self) -> None:
         ctx = self.dispatcher.ctx
-        ctx.now = self.now
+        ctx.now = self.presence.now = self.now
         ctx.seed = self.seq.to_bytes(16, "big")
         ctx.draws = 0
         self.dispatcher.journal.limit = 1 << 24
@@ -175,6 +194,11 @@ class World:
         """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""
         for name in self.router.take_idle():
             self.dispatcher.issue("channel.forget", [name])
+        self.presence.expire(self.now)
+        rows = self.presence.people.unseen_rows(1_000)
+        if rows:
+            self.dispatcher.issue("presence.seen", [rows, None])
+            self.presence.people.noted(len(rows))
         records, count = self.dispatcher.journal.drain()
         if count:
             self.blocks.append((self.now, split(records)))
@@ -182,6 +206,7 @@ class World:
             assert len(self.blocks[-1][1]) == count
             self.watches.touch()
         self.router.written(self.seq)
+        self.router.tell_presence(self.now)
         self.router.look(self.now, self.now, self.seq if self.dispatcher.waiting else 0)
         self.router.catch_up(1_000)
         self.flush()

@@ -25,6 +25,8 @@ __all__ = [
     "NamePage",
     "NamespaceRules",
     "Pong",
+    "PresencePage",
+    "Present",
     "Published",
     "PublishedMany",
     "Rank",
@@ -34,6 +36,8 @@ __all__ = [
     "Submission",
     "Submissions",
     "Unbanned",
+    "UserPresence",
+    "UserPresences",
     "Values",
     "ValuesOrErrors",
     "Within",
@@ -356,6 +360,35 @@ def to_history(raw: Any) -> History:
 
 
 @dataclass(frozen=True, slots=True)
+class Present:
+    """One of `PresencePage.users`."""
+
+    user: str
+    devices: int
+    since: int
+
+
+def to_present(raw: Any) -> Present:
+    return Present(raw["user"], raw["devices"], raw["since"])
+
+
+@dataclass(frozen=True, slots=True)
+class PresencePage:
+    """What `channel.presence` answers."""
+
+    users: list[Present]
+    count: int
+    anonymous: int
+    next: str | None
+
+
+def to_presence_page(raw: Any) -> PresencePage:
+    return PresencePage(
+        many(raw["users"], to_present), raw["count"], raw["anonymous"], raw.get("next")
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NamespaceRules:
     """What `channel.configure` answers."""
 
@@ -384,3 +417,37 @@ def to_namespace_rules(raw: Any) -> NamespaceRules:
         raw["presence"],
         raw["presence_events_max"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class UserPresence:
+    """What `presence.set` answers."""
+
+    user: str
+    status: str
+    note: str | None
+    devices: int
+    idle: bool
+    last_seen: int | None
+
+
+def to_user_presence(raw: Any) -> UserPresence:
+    return UserPresence(
+        raw["user"],
+        raw["status"],
+        raw.get("note"),
+        raw["devices"],
+        raw["idle"],
+        raw.get("last_seen"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UserPresences:
+    """What `presence.get` answers."""
+
+    users: list[UserPresence]
+
+
+def to_user_presences(raw: Any) -> UserPresences:
+    return UserPresences(many(raw["users"], to_user_presence))

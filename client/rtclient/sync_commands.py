@@ -22,6 +22,7 @@ from rtclient.results import (
     NamePage,
     NamespaceRules,
     Pong,
+    PresencePage,
     Published,
     PublishedMany,
     Rank,
@@ -31,12 +32,14 @@ from rtclient.results import (
     Submission,
     Submissions,
     Unbanned,
+    UserPresence,
+    UserPresences,
     Values,
     ValuesOrErrors,
     Within,
 )
 
-__all__ = ["Board", "Caller", "Channel", "Counter", "Nouns", "Server"]
+__all__ = ["Board", "Caller", "Channel", "Counter", "Nouns", "Presence", "Server"]
 
 T = TypeVar("T")
 
@@ -325,6 +328,16 @@ class Channel:
         """Messages in ascending order: the first after an offset, or the last before one."""
         return self._call(table.CHANNEL_HISTORY, (channel, after, before, limit), options)
 
+    def presence(
+        self,
+        channel: str,
+        after: str | None = None,
+        limit: int = 100,
+        **options: Unpack[ReadOptions],
+    ) -> PresencePage:
+        """Users who are on a channel, by name; next is the after of the next page."""
+        return self._call(table.CHANNEL_PRESENCE, (channel, after, limit), options)
+
     def configure(
         self,
         namespace: str,
@@ -363,6 +376,25 @@ class Channel:
         )
 
 
+class Presence:
+    """The commands `presence.*`."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Caller) -> None:
+        self._call = call
+
+    def set(
+        self, status: str, note: str | None = None, **options: Unpack[ReadOptions]
+    ) -> UserPresence:
+        """Says how the caller is, until she is offline; "idle" speaks of this device only."""
+        return self._call(table.PRESENCE_SET, (status, note), options)
+
+    def get(self, users: Sequence[str], **options: Unpack[ReadOptions]) -> UserPresences:
+        """How users are, in the order asked; who has no connection is offline."""
+        return self._call(table.PRESENCE_GET, (users,), options)
+
+
 class Nouns:
     """One of each noun, all calling in the same way."""
 
@@ -371,3 +403,4 @@ class Nouns:
         self.counter = Counter(call)
         self.board = Board(call)
         self.channel = Channel(call)
+        self.presence = Presence(call)

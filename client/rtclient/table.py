@@ -120,6 +120,9 @@ CHANNEL_PUBLISH_MANY: Command[results.PublishedMany] = Command(
 CHANNEL_HISTORY: Command[results.History] = Command(
     "channel.history", Effect.READ, results.to_history, ("channel", "after", "before", "limit"), 1
 )
+CHANNEL_PRESENCE: Command[results.PresencePage] = Command(
+    "channel.presence", Effect.READ, results.to_presence_page, ("channel", "after", "limit"), 1
+)
 CHANNEL_CONFIGURE: Command[results.NamespaceRules] = Command(
     "channel.configure",
     Effect.WRITE,
@@ -138,6 +141,12 @@ CHANNEL_CONFIGURE: Command[results.NamespaceRules] = Command(
         "reset",
     ),
     1,
+)
+PRESENCE_SET: Command[results.UserPresence] = Command(
+    "presence.set", Effect.SESSION, results.to_user_presence, ("status", "note"), 1
+)
+PRESENCE_GET: Command[results.UserPresences] = Command(
+    "presence.get", Effect.READ, results.to_user_presences, ("users",), 1
 )
 TABLE: Final[dict[str, Command[Any]]] = {
     "server.ping": SERVER_PING,
@@ -172,5 +181,8 @@ TABLE: Final[dict[str, Command[Any]]] = {
     "channel.publish": CHANNEL_PUBLISH,
     "channel.publish_many": CHANNEL_PUBLISH_MANY,
     "channel.history": CHANNEL_HISTORY,
+    "channel.presence": CHANNEL_PRESENCE,
     "channel.configure": CHANNEL_CONFIGURE,
+    "presence.set": PRESENCE_SET,
+    "presence.get": PRESENCE_GET,
 }

@@ -22,6 +22,7 @@ from rtserver.commands.kinds import (
     at_most,
     one_of,
 )
+from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.config import ChannelKind, Role
@@ -42,7 +43,11 @@ SUBSCRIBED = Shape(
     recovered="bool",
     messages="[Message]",
     state="data?",
+    presence="PresenceCount?",
 )
+PRESENT_COUNT = Shape("PresenceCount", count="int")
+PRESENT = Shape("Present", user="text", devices="int", since="int")
+PRESENCE = Shape("PresencePage", users="[Present]", count="int", anonymous="int", next="text?")
 UNSUBSCRIBED = Shape("Unsubscribed", unsubscribed="bool")
 HISTORY = Shape("History", messages="[Message]", epoch="text?", offset="int", next="int?")
 
@@ -153,6 +158,8 @@ def subscribe_within(
 ) -> dict[str, Any]:
     """Subscribes the caller; the messages of the reply are at most so many bytes."""
     ctx.need_role(ctx.host.subscribe_role(name), f"subscribing to {name!r}")
+    if presence:
+        _need_presence(ctx, name)
     connection = ctx.connection
     _check_room(ctx, name)
     if name.startswith("$"):
@@ -161,6 +168,10 @@ def subscribe_within(
         return ctx.router.listen(connection, name, presence=presence)
     channel = ctx.host.open_channel(name)
     return ctx.router.subscribe(connection, channel, since, bytes_max, presence=presence)
+
+
+def _need_presence(ctx: Context, name: str) -> None:
+    ctx.need_role(ctx.host.presence_role(name), f"seeing who is on {name!r}")
 
 
 def _check_room(ctx: Context, name: str) -> None:
@@ -256,6 +267,33 @@ def _within(messages: list[Message], *, newest: bool) -> list[Message]:
         if total > REPLY_BYTES_MAX and count:
             return messages[-count:] if newest else messages[:count]
     return messages
+
+
+@command(
+    "channel.presence",
+    Effect.READ,
+    params=[_channel, Param("after", NAME, None), Param("limit", LIMIT, LIST_DEFAULT)],
+    returns=PRESENCE,
+    key="channel",
+    items="limit",
+    right="user",
+    summary="Users who are on a channel, by name; next is the after of the next page.",
+)
+def presence(
+    _store: Store, ctx: Context, name: str, after: str | None, limit: int
+) -> dict[str, Any]:
+    _need_presence(ctx, name)
+    here = ctx.router.presence
+    rows, following = here.page(name, after, limit)
+    kept = fitting(rows, lambda row: name_bytes(row["user"]))
+    if len(kept) < len(rows):
+        following = kept[-1]["user"]
+    return {
+        "users": kept,
+        "count": here.count(name),
+        "anonymous": here.anonymous(name),
+        "next": following,
+    }
 
 
 @command(

@@ -44,6 +44,9 @@ class Host(Protocol):
     def subscribe_role(self, channel: str) -> str:
         """The least role that may hear the channel."""
 
+    def presence_role(self, channel: str) -> str:
+        """The least role that may see who is on the channel."""
+
     def keeps(self, channel: str) -> bool:
         """Whether messages of the channel are kept and numbered."""
 

@@ -199,13 +199,14 @@ class Dispatcher:
         self.ctx.enter(connection)
         return follow(self.ctx, channels, presence)
 
-    def issue(self, method: str, args: list[Any]) -> Any:
-        """An internal command, logged like any other, also within another command."""
+    def issue(self, method: str, args: list[Any], size: int = 0) -> Any:
+        """An internal command, logged like any other, also within another command. `size`: bytes
+        of its arguments, where they are many."""
         ctx = self.ctx
         outer = (ctx.user, ctx.address, ctx.role)
         ctx.user, ctx.address, ctx.role = None, None, _INTERNAL_RANK
         try:
-            return self._write(self._table[method], args, 0, "logged", None)
+            return self._write(self._table[method], args, size, "logged", None)
         finally:
             ctx.user, ctx.address, ctx.role = outer
 

@@ -18,6 +18,7 @@ from rtserver.limits import (
     LIST_MAX,
     META_BYTES_MAX,
     NAME_BYTES_MAX,
+    NOTE_BYTES_MAX,
     VECTOR_MAX,
 )
 from rtserver.wire.codec import check_data, pack
@@ -32,6 +33,7 @@ __all__ = [
     "META",
     "NAME",
     "NAMES",
+    "NOTE",
     "NUMBER",
     "POSITIONS",
     "PREFIX",
@@ -115,6 +117,12 @@ def _type(value: Any) -> str:
 def _text(value: Any) -> str:
     if type(value) is not str or len(value) > _TEXT_CHARS_MAX:
         raise ValueError(f"expected text of at most {_TEXT_CHARS_MAX} characters")
+    return value
+
+
+def _note(value: Any) -> str:
+    if type(value) is not str or len(value.encode("utf-8", "replace")) > NOTE_BYTES_MAX:
+        raise ValueError(f"expected text of at most {NOTE_BYTES_MAX} bytes")
     return value
 
 
@@ -233,6 +241,7 @@ MEMBER = NAME
 CHANNEL = Kind("channel", "str", _channel)
 WATCHABLE = Kind("channel or watched thing", "str", _name)
 TEXT = Kind("text", "str", _text)
+NOTE = Kind(f"text of at most {NOTE_BYTES_MAX} bytes", "str", _note)
 PREFIX = Kind("text", "str", _prefix)
 INT64 = Kind("int", "int", _int64)
 UINT = Kind("int >= 0", "int", _uint)

@@ -82,6 +82,7 @@ def hello(
     if user is not None:
         identity = identity._replace(user=user)
     connection.identify(identity)
+    ctx.router.presence.identified(connection)
     ctx.enter(connection)
     connection.client = client or connection.client
     connection.heartbeat_ms = heartbeat_ms or connection.heartbeat_ms

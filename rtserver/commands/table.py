@@ -29,7 +29,7 @@ Ack = Literal["memory", "logged", "synced"]
 Handler = Callable[..., Any]
 Coalesce = Callable[[Any, list[Any], Any], bool]
 
-_MODULES = ("server", "counter", "board", "channel", "internal")
+_MODULES = ("server", "counter", "board", "channel", "presence", "internal")
 _REQUIRED: Final = object()
 
 

@@ -16,6 +16,7 @@ from rtserver.commands.table import load
 from rtserver.hub import Hub
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -176,8 +177,13 @@ class Rig:
         self.log = FakeLog(self.events)
         self.store = Store()
         self.metrics = Metrics()
-        self.watches = Watches(subject_kinds(self.store, {}), self.limits)
-        self.router = Router(self.store.channels, self.metrics, self.watches)
+        self.presence = Presence(
+            self.store.last_seen,
+            self.limits,
+            lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
+        )
+        self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
+        self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(load(), self.store, self.router, self.metrics)
         self.turn = Turn(
