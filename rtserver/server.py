@@ -32,6 +32,8 @@ from rtserver.metrics import Metrics
 from rtserver.persist.files import Files
 from rtserver.persist.log import Log
 from rtserver.persist.recovery import Recovered, recover
+from rtserver.session.auth import Authority
+from rtserver.session.auth import check_config as check_auth
 from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
@@ -60,12 +62,15 @@ class Server:
         self,
         config: Config,
         *,
+        dev: bool = True,
         manual_clock: bool = False,
         files: Files | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.config = config
         self.directory = Path(config.data).absolute()
+        check_auth(config.auth)
+        self.authority = Authority(config.auth, dev=dev)
         self.address = ("", 0)
         self.failure: BaseException | None = None
         self.recovered: Recovered | None = None
@@ -130,7 +135,10 @@ class Server:
         watches = Watches(subject_kinds(store, presence, {}), config.limits)
         router = Router(store.channels, self._metrics, watches, presence)
         sessions = Sessions(config.limits, router.places, router.leave)
-        self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics)
+        self.authority.find_session = sessions.find
+        self._dispatcher = Dispatcher(
+            self._table, self._store, router, self._metrics, config.rights
+        )
         self._turn = Turn(
             loop=self._loop,
             clock=clock,
@@ -150,6 +158,7 @@ class Server:
             limits=config.limits,
             metrics=self._metrics,
             sessions=sessions,
+            authority=self.authority,
             express=new_express(self._table, self._store, self._dispatcher),
         )
         self._snapshots = Snapshots(

@@ -97,7 +97,8 @@ _PUBLICATION = Item(
     params=[_channel, Param("data", DATA), Param("key", NAME, None)],
     returns=POSITION,
     key="channel",
-    right="service",
+    right="anonymous",
+    access="publish",
     summary="Publishes data to all who subscribe, and to the history unless it is transient.",
 )
 def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None) -> dict[str, Any]:
@@ -113,12 +114,13 @@ def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None
     params=[Param("items", VECTOR, doc="[[channel, data, key?], ...]")],
     returns=POSITIONS,
     items="items",
-    right="service",
+    right="anonymous",
     summary="Publishes many messages in order; a failed item is {error} in its place.",
 )
 def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
     def one(item: Any) -> dict[str, Any]:
         channel, data, key = _PUBLICATION.read(item)
+        ctx.need_access("publish", "channel.publish_many", channel)
         offset, epoch = store.channels.publish(ctx.now, channel, pack(data), key, ctx.user)
         return {"offset": offset, "epoch": epoch}
 
@@ -144,7 +146,8 @@ def _is_kept(result: Any) -> bool:
     returns=SUBSCRIBED,
     key="channel",
     cost=5,
-    right="user",
+    right="anonymous",
+    access="subscribe",
     summary="Begins pushes of a channel; with since, what came after that position comes first.",
 )
 def subscribe(
@@ -157,9 +160,10 @@ def subscribe_within(
     ctx: Context, name: str, since: Any, bytes_max: int, *, presence: bool = False
 ) -> dict[str, Any]:
     """Subscribes the caller; the messages of the reply are at most so many bytes."""
-    ctx.need_role(ctx.host.subscribe_role(name), f"subscribing to {name!r}")
+    ctx.need_access("subscribe", "channel.subscribe", name)
+    ctx.host.blocks.check(ctx.user, name, ctx.now)
     if presence:
-        _need_presence(ctx, name)
+        ctx.need_access("presence", "channel.presence", name)
     connection = ctx.connection
     _check_room(ctx, name)
     if name.startswith("$"):
@@ -168,10 +172,6 @@ def subscribe_within(
         return ctx.router.listen(connection, name, presence=presence)
     channel = ctx.host.open_channel(name)
     return ctx.router.subscribe(connection, channel, since, bytes_max, presence=presence)
-
-
-def _need_presence(ctx: Context, name: str) -> None:
-    ctx.need_role(ctx.host.presence_role(name), f"seeing who is on {name!r}")
 
 
 def _check_room(ctx: Context, name: str) -> None:
@@ -210,7 +210,7 @@ def follow(
     params=[_watchable],
     returns=UNSUBSCRIBED,
     key="channel",
-    right="user",
+    right="anonymous",
     summary="Ends the pushes of a channel; unsubscribed is false where there were none.",
 )
 def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
@@ -229,13 +229,13 @@ def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
     returns=HISTORY,
     key="channel",
     items="limit",
-    right="user",
+    right="anonymous",
+    access="subscribe",
     summary="Messages in ascending order: the first after an offset, or the last before one.",
 )
 def history(
     store: Store, ctx: Context, name: str, after: int | None, before: int | None, limit: int
 ) -> dict[str, Any]:
-    ctx.need_role(ctx.host.subscribe_role(name), f"the history of {name!r}")
     channel = store.channels.get(name)
     if channel is None:
         return {"messages": [], "epoch": None, "offset": 0, "next": None}
@@ -276,13 +276,13 @@ def _within(messages: list[Message], *, newest: bool) -> list[Message]:
     returns=PRESENCE,
     key="channel",
     items="limit",
-    right="user",
+    right="anonymous",
+    access="presence",
     summary="Users who are on a channel, by name; next is the after of the next page.",
 )
 def presence(
     _store: Store, ctx: Context, name: str, after: str | None, limit: int
 ) -> dict[str, Any]:
-    _need_presence(ctx, name)
     here = ctx.router.presence
     rows, following = here.page(name, after, limit)
     kept = fitting(rows, lambda row: name_bytes(row["user"]))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
-
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rtserver.limits import Limits
-from rtserver.state.channels import UNNUMBERED
-from tests.world import START_MS, Peer, Refused, World
+from tests.world import Peer, World
 
 GRACE_MS = 500
 INTERVAL_MS = 100
