@@ -107,7 +107,7 @@ class FakeHost:
         return "user" if channel.startswith("open:") else "service"
 
     def presence_role(self, channel: str) -> str:
-        return self.subscribe_role(channel)
+        return "service" if "veiled" in channel else self.subscribe_role(channel)
 
     def keeps(self, channel: str) -> bool:
         return self._world.store.settings.channel_rules(channel).keeps
