@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rtserver.limits import Limits
-from tests.world import Peer, World
+from tests.world import START_MS, Peer, World
 
 GRACE_MS = 500
 INTERVAL_MS = 100
@@ -106,14 +106,6 @@ class Client:
         return listing.users if listing is not None and listing.is_whole else None
 
 
-def turn(world, *clients):
-    """Ends the turn that is open and opens the next one."""
-    world.end_turn()
-    for client in clients:
-        client.hear()
-    world.open_turn()
-
-
 class Membership:
     """The oracle's view of one user on one channel, or on the server."""
 
@@ -157,23 +149,26 @@ class Model:
 class PresenceMachine(RuleBasedStateMachine):
     """A turn is open all the time; any number of things happen in it."""
 
-    @initialize(grace_ms=st.sampled_from([0, GRACE_MS]), slice_size=st.sampled_from([1, 1_000]))
-    def begin(self, grace_ms, slice_size):
-        self.limits = Limits(
+    @initialize(
+        grace_ms=st.sampled_from([0, GRACE_MS]),
+        slice_size=st.sampled_from([1, 1_000]),
+        restarted=st.booleans(),
+    )
+    def begin(self, grace_ms, slice_size, restarted):
+        limits = Limits(
             presence_grace_ms=grace_ms,
             presence_interval_ms=INTERVAL_MS,
             presence_per_turn=slice_size,
             presence_pushes_per_turn=slice_size,
         )
-        self.start(World(self.limits))
-
-    def start(self, world):
-        self.world = world
+        self.world = World(limits, restarted_ms=START_MS if restarted else None)
         self.world.call("channel.configure", "tiny", *[None] * 8, 2)
         self.world.open_turn()
-        self.model = Model(self.limits.presence_grace_ms)
+        self.model = Model(grace_ms)
         self.clients = []
-        self.quiet_until = 0
+        self.quiet_until = START_MS + grace_ms if restarted else 0
+        for channel in CHANNELS:
+            self.listens(None, channel)
 
     def client(self, data):
         """Some client whose requests run."""
@@ -186,6 +181,28 @@ class PresenceMachine(RuleBasedStateMachine):
     def connect(self, user):
         self.clients.append(Client(self.world, user))
         self.model.enter(None, user, self.world.now)
+
+    @rule(user=st.none() | st.sampled_from(USERS), channel=st.sampled_from(CHANNELS))
+    def listens(self, user, channel):
+        """The usual beginning: subscribe, then read the list."""
+        self.connect(user)
+        client = self.clients[-1]
+        self.model.enter(channel, user, self.world.now)
+        client.subscribe(channel)
+        client.read_list(channel, 100)
+
+    @rule(user=st.sampled_from(USERS), channel=st.sampled_from(CHANNELS), seen=st.booleans())
+    def passes_by(self, user, channel, seen):
+        """Comes and goes within a turn, and somebody may read a list in between."""
+        visitor = Client(self.world, user)
+        visitor.subscribe(channel, listens=False)
+        for client in self.clients if seen else ():
+            if channel in client.counts and not client.connection.congested:
+                client.read_list(channel, 100)
+        for place in (None, channel):
+            self.model.enter(place, user, self.world.now)
+            self.model.leave(place, user, self.world.now)
+        self.world.disconnect(visitor.connection)
 
     @rule(data=st.data(), user=st.sampled_from(USERS))
     def becomes_known(self, data, user):
@@ -272,12 +289,6 @@ class PresenceMachine(RuleBasedStateMachine):
         self.ends_turn(0)
         self.agree(*CHANNELS)
 
-    @rule()
-    def restart(self):
-        now = self.world.now
-        self.start(World(self.limits, restarted_ms=now))
-        self.quiet_until = now + self.limits.presence_grace_ms
-
     # --- what must hold ---
 
     def agree(self, *channels):
@@ -347,6 +358,279 @@ class PresenceMachine(RuleBasedStateMachine):
 
 
 PresenceMachine.TestCase.settings = settings(
-    max_examples=400, stateful_step_count=40, deadline=None
+    max_examples=200, stateful_step_count=50, deadline=None
 )
 TestPresence = PresenceMachine.TestCase
+
+
+# --- what exactly is told ---
+
+
+def new_world(**limits):
+    usual = {"presence_grace_ms": GRACE_MS, "presence_interval_ms": INTERVAL_MS}
+    world = World(Limits(**{**usual, **limits}))
+    world.open_turn()
+    return world
+
+
+def told(world, *clients, ms=0):
+    """Ends the turn; what each client was told; the next turn is open, so much later."""
+    world.end_turn()
+    found = []
+    for client in clients:
+        client.hear()
+        found.append(client.pushes[:])
+        client.pushes.clear()
+    world.now += ms
+    world.open_turn()
+    return found[0] if len(found) == 1 else found
+
+
+def on(world, user, channel="room:1", listens=False):
+    client = Client(world, user)
+    client.subscribe(channel, listens)
+    return client
+
+
+def listener(world, channel="room:1"):
+    """Nobody in particular, who listens."""
+    client = on(world, None, channel, listens=True)
+    told(world, client)
+    return client
+
+
+def test_the_joins_of_a_turn_are_one_push_and_so_are_its_leaves():
+    world = new_world()
+    reader = listener(world)
+    clients = [on(world, user) for user in USERS[:4]]
+    assert told(world, reader) == [
+        ("join", {"channel": "room:1", "users": ["ann", "ben", "cyd", "dee"], "count": 4})
+    ]
+    for client in clients[:3]:
+        world.disconnect(client.connection)
+    assert told(world, reader, ms=GRACE_MS) == []
+    on(world, "eve")
+    assert told(world, reader) == [
+        ("join", {"channel": "room:1", "users": ["eve"], "count": 2}),
+        ("leave", {"channel": "room:1", "users": ["ann", "ben", "cyd"], "count": 2}),
+    ]
+
+
+def test_only_who_asked_is_told():
+    world = new_world()
+    reader, other = listener(world), on(world, None)
+    on(world, "ann")
+    assert told(world, reader, other)[1] == []
+
+
+def test_a_push_is_encoded_once_for_all(monkeypatch):
+    world = new_world()
+    readers = [listener(world) for _ in range(20)]
+    encoded = []
+    original = readers[0].connection.form.encode_push
+    monkeypatch.setattr(
+        readers[0].connection.form,
+        "encode_push",
+        lambda *push: encoded.append(push) or original(*push),
+    )
+    on(world, "ann")
+    assert all(len(pushes) == 1 for pushes in told(world, *readers))
+    assert len(encoded) == 1
+
+
+def test_another_device_and_a_reconnect_within_the_grace_period_are_no_news():
+    world = new_world()
+    reader = listener(world)
+    phone = on(world, "ann")
+    told(world, reader)
+    desk = on(world, "ann")
+    assert told(world, reader) == []
+    world.disconnect(phone.connection)
+    world.disconnect(desk.connection)
+    assert told(world, reader, ms=GRACE_MS - 1) == []
+    on(world, "ann")
+    assert told(world, reader, ms=10 * GRACE_MS) == []
+    assert told(world, reader) == []
+    assert world.presence.page("room:1", None, 10)[0] == [
+        {"user": "ann", "devices": 1, "since": START_MS}
+    ]
+
+
+def test_who_becomes_known_later_joins_then():
+    world = new_world()
+    reader, client = listener(world), on(world, None)
+    assert told(world, reader) == []
+    assert world.presence.anonymous("room:1") == 2
+    client.hello("ann")
+    assert told(world, reader)[0][1]["users"] == ["ann"]
+    assert world.presence.anonymous("room:1") == 1
+    client.hello("ben")
+    assert told(world, reader, ms=GRACE_MS)[0][1]["users"] == ["ben"]
+    assert told(world, reader) == [("leave", {"channel": "room:1", "users": ["ann"], "count": 1})]
+
+
+def test_who_came_and_went_in_a_turn_is_not_mentioned_unless_a_list_showed_her():
+    world = new_world(presence_grace_ms=0)
+    reader = listener(world)
+    world.disconnect(on(world, "ann").connection)
+    assert told(world, reader) == []
+    visitor = on(world, "ann")
+    reader.read_list("room:1", 10)
+    world.disconnect(visitor.connection)
+    assert told(world, reader) == [("leave", {"channel": "room:1", "users": ["ann"], "count": 0})]
+    assert reader.whole("room:1") == set()
+
+
+def test_a_large_channel_tells_counts_at_most_once_an_interval():
+    world = new_world()
+    world.store.settings.configure("room", {"presence_events_max": 3})
+    reader = listener(world)
+    for user in USERS[:3]:
+        on(world, user)
+    assert len(told(world, reader)[0][1]["users"]) == 3
+    crowd = [on(world, user) for user in USERS[3:]]
+    assert told(world, reader, ms=1) == [("join", {"channel": "room:1", "count": 6})]
+    for number in range(20):
+        on(world, f"more{number}")
+        assert told(world, reader, ms=1) == []
+    world.now += INTERVAL_MS
+    assert told(world, reader) == [("join", {"channel": "room:1", "count": 26})]
+    for client in crowd:
+        world.disconnect(client.connection)
+    told(world, reader, ms=GRACE_MS)
+    assert told(world, reader) == [("leave", {"channel": "room:1", "count": 23})]
+
+
+def test_a_push_names_no_more_users_than_the_namespace_says():
+    """Of ten who left, seven would be too many to name, though few are left."""
+    world = new_world()
+    crowd = [on(world, f"user{number}") for number in range(10)]
+    reader = listener(world)
+    world.store.settings.configure("room", {"presence_events_max": 3})
+    for client in crowd[:9]:
+        world.disconnect(client.connection)
+    told(world, reader, ms=GRACE_MS)
+    assert told(world, reader, ms=INTERVAL_MS) == [("leave", {"channel": "room:1", "count": 1})]
+    on(world, "ann")
+    assert told(world, reader) == [("join", {"channel": "room:1", "users": ["ann"], "count": 2})]
+
+
+def test_after_a_restart_joins_are_told_together_when_the_grace_period_is_over():
+    world = World(Limits(presence_grace_ms=GRACE_MS), restarted_ms=START_MS)
+    world.open_turn()
+    reader = listener(world)
+    for user in USERS:
+        on(world, user)
+        assert told(world, reader, ms=10) == []
+    assert world.presence.count("room:1") == 6
+    assert world.presence.next_due() == START_MS + GRACE_MS
+    world.now = START_MS + GRACE_MS
+    (push,) = told(world, reader)
+    assert push == ("join", {"channel": "room:1", "users": USERS, "count": 6})
+
+
+def test_a_listener_whose_outbox_is_full_delays_nobody_and_learns_that_its_list_is_stale():
+    world = new_world()
+    reader, slow = listener(world), listener(world)
+    slow.peer.stuck = FULL
+    slow.connection.measure()
+    on(world, "ann")
+    assert [len(pushes) for pushes in told(world, reader, slow)] == [1, 0]
+    on(world, "ben")
+    assert [len(pushes) for pushes in told(world, reader, slow, ms=INTERVAL_MS)] == [1, 0]
+    slow.peer.stuck = 0
+    slow.connection.measure()
+    told(world, reader)
+    slow.hear()
+    assert slow.pushes == [("join", {"channel": "room:1", "count": 2})]
+    assert world.presence.next_due() is None
+
+
+# --- sizes ---
+
+
+def crowd_of(world, number, channel="room:1"):
+    """So many users on one channel, without the cost of their requests."""
+    rooms = world.presence._rooms
+    for place in range(number):
+        rooms.enter(channel, f"user{place:06}", world.now)
+
+
+def test_a_mass_disconnect_is_worked_off_in_slices():
+    world = new_world(presence_per_turn=100)
+    reader = listener(world)
+    crowd_of(world, 1_000)
+    told(world, reader)
+    for place in range(1_000):
+        world.presence._rooms.leave("room:1", f"user{place:06}", world.now)
+    assert world.presence.count("room:1") == 1_000
+    told(world, reader, ms=GRACE_MS)
+    for left in range(900, -1, -100):
+        assert world.presence.next_due() <= world.now
+        told(world, reader)
+        assert world.presence.count("room:1") == left
+    assert world.presence.next_due() > world.now
+    told(world, reader, ms=INTERVAL_MS)
+    assert told(world, reader)[-1][1] == {"channel": "room:1", "count": 0}
+    world.presence.check()
+
+
+def test_many_channels_are_told_in_slices():
+    world = new_world(presence_pushes_per_turn=10)
+    reader = Client(world)
+    others = [Client(world) for _ in range(30)]
+    for place, client in enumerate(others):
+        client.subscribe(f"room:{place}")
+    told(world, reader)
+    ann = [Client(world, "ann") for _ in range(6)]
+    for place in range(30):
+        ann[place % 6].subscribe(f"room:{place}", listens=False)
+    for turns in range(1, 4):
+        told(world, *others)
+        assert sum(client.counts[f"room:{n}"] for n, client in enumerate(others)) == 10 * turns
+    assert world.presence.next_due() is None
+
+
+def test_a_large_channel_is_paged_while_its_members_come_and_go():
+    world = new_world()
+    crowd_of(world, 5_000)
+    stays = {f"user{place:06}" for place in range(5_000) if place % 3}
+    found, after, place = [], None, 0
+    while True:
+        rows, after = world.presence.page("room:1", after, 700)
+        found += [row["user"] for row in rows]
+        if after is None:
+            break
+        for number in range(place, 5_000, 30):
+            world.presence._rooms.leave("room:1", f"user{number:06}", world.now)
+        place += 3
+        world.presence._rooms.enter("room:1", f"new{place}", world.now)
+        told(world, Client(world), ms=GRACE_MS)
+    assert found == sorted(set(found))
+    assert stays <= set(found)
+    world.presence.check()
+
+
+def test_nothing_is_left_of_those_who_are_gone():
+    world = new_world()
+    for _ in range(3):
+        clients = [on(world, f"user{number}", f"room:{number % 7}", True) for number in range(50)]
+        told(world, *clients, ms=1)
+        for client in clients:
+            world.disconnect(client.connection)
+        told(world, *clients, ms=GRACE_MS)
+        told(world, *clients, ms=INTERVAL_MS)
+    assert world.presence.stats() == {"users": 0, "members": 0, "channels": 0}
+    assert world.presence.next_due() is None
+    assert world.presence.people.unseen == 0
+
+
+def test_watched_things_and_http_calls_are_no_place_to_be():
+    world = new_world()
+    client = Client(world, "ann")
+    client.send(lambda _reply: None, "channel.subscribe", "$counter:likes")
+    told(world, client)
+    assert world.presence.stats() == {"users": 1, "members": 0, "channels": 0}
+    client.connection.pushes = False
+    world.presence.identified(client.connection)
+    assert world.presence.state("ann")["devices"] == 0
