@@ -102,13 +102,13 @@ class WebSocketStream(Stream):
         self._close_got = False
         self._close_sent = False
         self._is_leaving = False  # `end` was called
-        self._pinged = False  # since it was last heard
+        self._pinged_ms = 0  # when it was pinged since it was last heard
         self._deaf_ms = 0  # when it was last looked at while nothing was read
 
     # --- bytes in ---
 
     def receive(self, data: bytes) -> None:
-        self._pinged = False
+        self._pinged_ms = 0
         self._unparsed = True
         self._parser.receive(data)
 
@@ -242,15 +242,16 @@ class WebSocketStream(Stream):
             return
         interval_ms = self._engine.limits.ws_ping_ms
         quiet_ms = now - max(connection.last_heard_ms, self._deaf_ms)
-        if quiet_ms > _SILENT_INTERVALS * interval_ms:
+        if not self._pinged_ms:
+            if quiet_ms >= interval_ms - self._phase_ms(interval_ms):
+                self._pinged_ms = now
+                self._engine.turn.open()
+                connection.send(_PING)
+        elif quiet_ms > _SILENT_INTERVALS * interval_ms and now - self._pinged_ms >= interval_ms:
             self._engine.turn.open()
             connection.close(
                 CLOSE_IDLE, f"nothing came for {quiet_ms} ms, not even an answer to a ping"
             )
-        elif not self._pinged and quiet_ms >= interval_ms - self._phase_ms(interval_ms):
-            self._pinged = True
-            self._engine.turn.open()
-            connection.send(_PING)
 
     def _phase_ms(self, interval_ms: int) -> int:
         """How much earlier than others it is pinged, up to half an interval."""

@@ -529,6 +529,18 @@ async def test_a_quiet_peer_is_pinged_once_and_cut_after_two_intervals():
     assert goodbye == closed(4002, "idle_timeout")
 
 
+async def test_nobody_is_cut_unasked():
+    """However rarely it is looked at."""
+    rig = Rig(Limits(ws_ping_ms=100))
+    peer = Peer(rig)
+    for _ in range(5):
+        look(rig, 60_000)
+        await rig.settle()
+        assert peer.heard() == [(PING, b"")]
+        peer.say(client_frame(PONG))
+        await rig.settle()
+
+
 @pytest.mark.parametrize(
     "answers",
     [
