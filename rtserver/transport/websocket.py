@@ -37,7 +37,6 @@ __all__ = ["HandshakeRefused", "Requests", "SubProtocol", "WebSocketStream", "up
 
 _FRAMES_PER_RUN = 512  # taken apart in one go; a turn has time for more only after others
 _FRAMES_PER_COST = 8  # which cost about as much as one command
-_SILENT_INTERVALS = 2
 _PHASES = 256  # connections that came together are not pinged together
 _PING = websocket.frame(websocket.PING, b"")
 _BEARER = "bearer "
@@ -51,9 +50,6 @@ class Requests(Protocol):
 
     def run(self) -> Progress:
         """Runs complete requests while the turn has room for them. Raises ProtocolError."""
-
-    def drop(self) -> None:
-        """Forgets what was received and not run."""
 
 
 class SubProtocol(NamedTuple):
@@ -103,7 +99,6 @@ class WebSocketStream(Stream):
         self._close_sent = False
         self._is_leaving = False  # `end` was called
         self._pinged_ms = 0  # when it was pinged since it was last heard
-        self._deaf_ms = 0  # when it was last looked at while nothing was read
 
     # --- bytes in ---
 
@@ -170,7 +165,6 @@ class WebSocketStream(Stream):
         self._engine.metrics.count_error(error.kind.name)
         self.connection.reply_error(None, error)
         self.connection.close(error.close, error.message)
-        self._requests.drop()
 
     # --- the end ---
 
@@ -233,21 +227,19 @@ class WebSocketStream(Stream):
     # --- once a second ---
 
     def look(self, now: int) -> None:
-        """Pings a peer that is quiet, and cuts one that did not answer. Of a peer whose bytes are
-        left in the kernel nothing is known."""
+        """Pings a peer that is quiet, and cuts it when nothing came within an interval after that. Of
+        one whose bytes are left in the kernel nothing is known."""
         connection = self.connection
-        if not self._reading:
-            self._deaf_ms = now
         if not self._reading or not connection.is_open:
             return
         interval_ms = self._engine.limits.ws_ping_ms
-        quiet_ms = now - max(connection.last_heard_ms, self._deaf_ms)
+        quiet_ms = now - connection.last_heard_ms
         if not self._pinged_ms:
             if quiet_ms >= interval_ms - self._phase_ms(interval_ms):
                 self._pinged_ms = now
                 self._engine.turn.open()
                 connection.send(_PING)
-        elif quiet_ms > _SILENT_INTERVALS * interval_ms and now - self._pinged_ms >= interval_ms:
+        elif now - self._pinged_ms >= interval_ms:
             self._engine.turn.open()
             connection.close(
                 CLOSE_IDLE, f"nothing came for {quiet_ms} ms, not even an answer to a ping"

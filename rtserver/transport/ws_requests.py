@@ -48,9 +48,6 @@ class MsgpackRequests:
             raise ProtocolError("a message ends in the middle of a frame")
         return progress
 
-    def drop(self) -> None:
-        self._frames.drop()
-
 
 def _whole_frames(message: bytes) -> int:
     """The bytes of the complete frames at the begin of a message."""
@@ -95,7 +92,7 @@ class JsonRequests:
             budget -= cost
             if engine.spent(cost):
                 budget = 0
-        self.drop()
+        self._buffer = b""
         return Progress.IDLE
 
     def _next_line(self) -> bytes:
@@ -115,10 +112,6 @@ class JsonRequests:
             raise ProtocolError(f"a line is no frame: {error}") from None
         cost = self._engine.frame(self._connection, body, _packed_bytes(line, body))
         return cost + (len(line) >> COST_SHIFT)
-
-    def drop(self) -> None:
-        self._buffer = b""
-        self._position = 0
 
 
 def _packed_bytes(line: bytes, body: Any) -> int:
