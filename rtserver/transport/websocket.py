@@ -37,7 +37,7 @@ __all__ = ["HandshakeRefused", "Requests", "SubProtocol", "WebSocketStream", "up
 
 _FRAMES_PER_RUN = 512  # taken apart in one go; a turn has time for more only after others
 _FRAMES_PER_COST = 8  # which cost about as much as one command
-_PHASES = 256  # connections that came together are not pinged together
+_PHASES = 256  # those who came together are not pinged together
 _PING = websocket.frame(websocket.PING, b"")
 _BEARER = "bearer "
 
@@ -185,9 +185,7 @@ class WebSocketStream(Stream):
         if not self._close_sent:
             self._close_sent = True
             kind = self.connection.closed_as
-            assert kind is not None, (
-                "a connection that the peer does not end is closed as something"
-            )
+            assert kind is not None, "what the peer does not end is closed as something"
             transport.write(websocket.close_frame(kind.code, kind.name))
         if self._close_got or self.ended:
             end_transport(transport)
@@ -227,8 +225,8 @@ class WebSocketStream(Stream):
     # --- once a second ---
 
     def look(self, now: int) -> None:
-        """Pings a peer that is quiet, and cuts it when nothing came within an interval after that. Of
-        one whose bytes are left in the kernel nothing is known."""
+        """Pings a peer that is quiet, and cuts it when nothing came within an interval after that.
+        Of one whose bytes are left in the kernel nothing is known."""
         connection = self.connection
         if not self._reading or not connection.is_open:
             return

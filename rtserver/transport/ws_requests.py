@@ -1,4 +1,4 @@
-"""Requests in the messages of a WebSocket, one class a sub-protocol (protocol.md section 7).
+"""Requests in the messages of a WebSocket, one class a sub-protocol (protocol.md section 6).
 
 Both run what was received within the turn's budget and raise ProtocolError where a message is none
 of theirs, after everything before it has run. Nothing is kept when all has run.
