@@ -39,6 +39,7 @@ _FRAMES_PER_RUN = 512  # taken apart in one go; a turn has time for more only af
 _FRAMES_PER_COST = 8  # which cost about as much as one command
 _PHASES = 256  # those who came together are not pinged together
 _PING = websocket.frame(websocket.PING, b"")
+_NO_CLOSE = "the bytes ended without a Close frame"
 _BEARER = "bearer "
 
 
@@ -124,7 +125,7 @@ class WebSocketStream(Stream):
         if self._unparsed:
             return Progress.BLOCKED if connection.congested else Progress.MORE
         if self.ended and self._ending is None:
-            self._ending = _violation(websocket.BROKEN, "the bytes ended without a Close frame")
+            self._ending = _Ending(websocket.close_frame(websocket.BROKEN, _NO_CLOSE))
         if self._ending is not None:
             if connection.waiting:
                 return Progress.BLOCKED  # what was asked is answered first

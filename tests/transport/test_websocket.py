@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
+import weakref
 
 import msgpack
 import pytest
@@ -524,6 +526,7 @@ async def test_bytes_that_end_without_a_close(protocol):
     assert (opcode, payload[:2]) == (CLOSE, (1002).to_bytes(2, "big"))
     assert peer.transport.closing
     assert rig.router.subscriptions == 0
+    assert not rig.metrics.closes
 
 
 async def test_a_lost_connection_leaves_nothing_behind(protocol):
@@ -536,6 +539,26 @@ async def test_a_lost_connection_leaves_nothing_behind(protocol):
     await rig.settle()
     assert rig.hub.connections == len(rig.hub.parties) == rig.router.subscriptions == 0
     assert rig.store.counters.get(rig.now, "a") == 1
+
+
+async def test_a_stream_that_is_gone_is_freed_without_a_collector(protocol):
+    """Automatic collection is off: nothing may refer back to it."""
+    rig = Rig()
+    gone = []
+    gc.disable()
+    try:
+        for goodbye in (client_frame(CLOSE), client_frame(3), client_frame(TEXT, b"{")[:6]):
+            peer = Peer(rig, protocol)
+            gone.append(weakref.ref(peer.stream))
+            peer.say(peer.ask(1, "channel.subscribe", "c"), goodbye)
+            await rig.settle()
+            if not peer.transport.closing:
+                peer.transport.abort()
+            await rig.settle()
+        del peer
+        assert [stream() for stream in gone] == [None] * 3
+    finally:
+        gc.enable()
 
 
 # --- once a second ---
