@@ -25,8 +25,8 @@ from rtserver.session.connection import Connection, Form
 from rtserver.session.identity import Identity
 from rtserver.transport import binary
 from rtserver.transport.engine import Engine, Progress
-from rtserver.transport.ws_requests import JsonRequests, MsgpackRequests
 from rtserver.transport.stream import END_GRACE_S, Stream, end_transport
+from rtserver.transport.ws_requests import JsonRequests, MsgpackRequests
 from rtserver.wire import websocket
 from rtserver.wire.frames import HEADER_BYTES
 from rtserver.wire.request import Request
