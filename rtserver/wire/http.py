@@ -99,7 +99,7 @@ class RequestParser:
         if self.closed:  # to speak another protocol, or because nothing more is read
             self.rest = rest
             return b""
-        # Who offers h2c and the like is answered in HTTP/1.1. httptools has stopped before the body,
+        # Who offers h2c and the like is answered in HTTP/1.1. httptools has stopped before a body,
         # so another one reads on, and is told how long the body is.
         self._parser = httptools.HttpRequestParser(self)
         framing, self._framing = self._framing, None
