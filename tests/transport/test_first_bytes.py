@@ -56,7 +56,10 @@ async def test_line_ends_first_are_skipped(rig):
 
 @pytest.mark.parametrize(
     "text",
-    [b"GET /livez HTTP/1.1\r\nHost: [::1]\r\n\r\n", b"\nHEAD /livez HTTP/1.0\r\n\r\n"],
+    [
+        b"GET /livez HTTP/1.1\r\nHost: [::1]\r\n\r\n",
+        b"\nHEAD /livez HTTP/1.1\r\nHost: [::1]\r\n\r\n",
+    ],
 )
 async def test_http_in_pieces(rig, text):
     client = rig.connect()
