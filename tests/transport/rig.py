@@ -127,9 +127,6 @@ class FakeTransport:
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 5) if name == "peername" else None
 
-    def can_write_eof(self) -> bool:
-        return False
-
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
