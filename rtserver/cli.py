@@ -17,7 +17,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,6 +39,7 @@ from rtserver.config import (
     parse_listen,
 )
 from rtserver.host import loop_name
+from rtserver.pages import read_pages
 from rtserver.persist import inspect
 from rtserver.persist.compaction import compact
 from rtserver.persist.errors import DirectoryLocked, LogDamaged, LogFailed
@@ -104,14 +105,32 @@ main.add_command(token)
 @click.option("--data", help=f"The data directory. [default: {DEFAULT_DATA}]")
 @click.option("--dev", is_flag=True, help="Everyone on this machine has all rights.")
 @click.option("--manual-clock", is_flag=True, help="Time moves only by server.advance (--dev).")
+@click.option("--pages", type=click.Path(path_type=Path), hidden=True)
 def serve(
-    path: Path | None, listen: str | None, data: str | None, dev: bool, manual_clock: bool
+    path: Path | None,
+    listen: str | None,
+    data: str | None,
+    dev: bool,
+    manual_clock: bool,
+    pages: Path | None,
 ) -> None:
     """Starts the server."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = _configured(path, listen, data)
     _check_access(config, dev=dev, manual_clock=manual_clock)
-    sys.exit(run_loop(lambda: _serve(config, dev=dev, manual_clock=manual_clock)))
+    shown = _read_pages(pages, dev=dev)
+    sys.exit(run_loop(lambda: _serve(config, dev=dev, manual_clock=manual_clock, pages=shown)))
+
+
+def _read_pages(directory: Path | None, *, dev: bool) -> Mapping[str, tuple[str, bytes]]:
+    if directory is None:
+        return {}
+    if not dev:
+        _exit(EXIT_CONFIG, "--pages is for development; start with --dev")
+    try:
+        return read_pages(directory)
+    except ConfigError as error:
+        _exit(EXIT_CONFIG, str(error))
 
 
 def _configured(path: Path | None, listen: str | None, data: str | None) -> Config:
@@ -153,14 +172,18 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _serve(config: Config, *, dev: bool, manual_clock: bool) -> int:
+async def _serve(
+    config: Config, *, dev: bool, manual_clock: bool, pages: Mapping[str, tuple[str, bytes]]
+) -> int:
     _say(
         f"rtserver {__version__} · protocol {PROTOCOL_VERSION} · Python"
         f" {platform.python_version()} · {loop_name()} · compiled modules:"
         f" {', '.join(active_modules()) or 'none'}"
     )
     try:
-        server = Server(config, dev=dev, manual_clock=manual_clock, progress=_RecoveryBar())
+        server = Server(
+            config, dev=dev, manual_clock=manual_clock, progress=_RecoveryBar(), pages=pages
+        )
     except ConfigError as error:
         _say(f"rtserver: {error}")
         return EXIT_CONFIG
@@ -180,7 +203,7 @@ async def _serve(config: Config, *, dev: bool, manual_clock: bool) -> int:
     _say(_recovered_line(server.directory, server.recovered, time.monotonic() - started))
     for report in server.recovered.reports:
         _say(f"recovery: {report}")
-    _say(f"listening on rt://{server.url_address} (frames, nc, and http for /livez and /readyz)")
+    _say(f"listening on rt://{server.url_address} (frames, nc, http and ws)")
     if dev:
         _say("development mode: everyone on this machine has all rights")
     server.handle_signals()

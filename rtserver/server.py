@@ -26,6 +26,7 @@ from rtserver.commands.replay import Replay
 from rtserver.commands.table import Command, load
 from rtserver.config import Config, parse_listen
 from rtserver.errors import CLOSE_DRAIN
+from rtserver.exposition import Exposition
 from rtserver.host import Host
 from rtserver.hub import Hub
 from rtserver.metrics import Metrics
@@ -66,6 +67,7 @@ class Server:
         manual_clock: bool = False,
         files: Files | None = None,
         progress: Callable[[int, int], None] | None = None,
+        pages: Mapping[str, tuple[str, bytes]] | None = None,
     ) -> None:
         self.config = config
         self.directory = Path(config.data).absolute()
@@ -77,6 +79,7 @@ class Server:
         self._manual_clock = manual_clock
         self._files = files or Files()
         self._progress = progress
+        self._pages = pages or {}
         self._table: Mapping[str, Command] = load()
         self._store = Store()
         self._metrics = Metrics()
@@ -159,6 +162,7 @@ class Server:
             metrics=self._metrics,
             sessions=sessions,
             authority=self.authority,
+            web=config.web,
             express=new_express(self._table, self._store, self._dispatcher),
         )
         self._snapshots = Snapshots(
@@ -183,6 +187,8 @@ class Server:
             sessions=sessions,
         )
         self._hub.health = self._host.health
+        self._hub.metrics_text = Exposition(self._host.stats, self._metrics, config.limits).text
+        self._hub.pages = self._pages
         self._dispatcher.attach(self._host)
 
     def _clock(self, recovered: Recovered) -> Clock:

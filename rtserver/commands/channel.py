@@ -174,13 +174,17 @@ def subscribe_within(
     return ctx.router.subscribe(connection, channel, since, bytes_max, presence=presence)
 
 
-def _check_room(ctx: Context, name: str) -> None:
-    connection = ctx.connection
-    if not connection.pushes:
+def _check_hears(ctx: Context) -> None:
+    if not ctx.connection.pushes:
         raise RtError(
             CONFLICT,
             "an HTTP call cannot hear; open /v1/stream, /v1/poll or a WebSocket for that",
         )
+
+
+def _check_room(ctx: Context, name: str) -> None:
+    _check_hears(ctx)
+    connection = ctx.connection
     bound = ctx.host.subscriptions_max
     if name not in connection.subscriptions and len(connection.subscriptions) >= bound:
         raise RtError(
@@ -214,6 +218,7 @@ def follow(
     summary="Ends the pushes of a channel; unsubscribed is false where there were none.",
 )
 def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
+    _check_hears(ctx)
     return {"unsubscribed": ctx.router.unsubscribe(ctx.connection, channel)}
 
 
