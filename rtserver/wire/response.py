@@ -104,9 +104,8 @@ class Responder:
 
     def empty(self, headers: Mapping[str, str]) -> bytes:
         """204, without a body."""
-        return (
-            f"HTTP/1.1 204 {_REASONS[204]}\r\n{self._common}{self._connection(headers)}{_lines(headers)}\r\n"
-        ).encode("latin-1")
+        lines = f"{self._common}{self._connection(headers)}{_lines(headers)}"
+        return f"HTTP/1.1 204 {_REASONS[204]}\r\n{lines}\r\n".encode("latin-1")
 
 
 def _lines(headers: Mapping[str, str]) -> str:
