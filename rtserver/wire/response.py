@@ -45,13 +45,13 @@ _REASONS = {
 
 
 class Responder:
-    """Makes the response to one request; None: to bytes that were none."""
+    """Makes the response to one request (None: to bytes that were none) at a date."""
 
     __slots__ = ("_bodiless", "_common", "_connection")
 
-    def __init__(self, request: Request | None = None) -> None:
+    def __init__(self, date: str, request: Request | None = None) -> None:
         self._bodiless = request is not None and request.method == "HEAD"
-        self._common = "X-Content-Type-Options: nosniff\r\n"
+        self._common = f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\n"
         self._connection = ""
         if request is None or not request.keep_alive:
             self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from email.utils import parsedate_to_datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -84,6 +85,7 @@ async def test_statuses(rig, asked, status):
     response = responses(answer, bodiless=asked.startswith(b"HEAD"))[0]
     assert response.status == status
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert parsedate_to_datetime(response.headers["Date"]).year >= 2024
     if status >= 400:
         assert response.headers["Content-Type"] == "application/problem+json"
     if status >= 400 and response.body:
