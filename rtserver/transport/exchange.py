@@ -56,8 +56,9 @@ class Exchange:
         self._engine = socket.engine
         self._responder = responder
         identity = self._engine.identify(*credentials(request))
-        self.connection: Connection = self._engine.connect(form, self, request.address, identity)
-        self.connection.pushes = pushes
+        self.connection: Connection = self._engine.connect(
+            form, self, request.address, identity, pushes=pushes
+        )
 
     def run(self) -> Progress:
         """Goes on with the request; see transport.engine.Reader."""
