@@ -124,7 +124,13 @@ class Hub:
         return True
 
     def connect(
-        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+        self,
+        form: Form,
+        sink: Sink,
+        address: str | None,
+        identity: Identity | None = None,
+        *,
+        pushes: bool = True,
     ) -> Connection:
         connection = Connection(
             next(self._ids),
@@ -136,6 +142,7 @@ class Hub:
             address=address,
             now=self._dispatcher.ctx.now,
         )
+        connection.pushes = pushes
         self.parties[connection.id] = connection
         self._router.presence.identified(connection)
         return connection
@@ -149,7 +156,8 @@ class Hub:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
-        self.turn.open()  # who leaves does so at the time of a turn
+        if connection.pushes:
+            self.turn.open()  # who leaves does so at the time of a turn
         self._router.leave(connection)
         self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)
