@@ -45,8 +45,8 @@ export class Calls {
     return this.#open.size;
   }
 
-  /** The promise of the result. reads: it changes nothing. */
-  make(method, params, { timeout_ms = TIMEOUT_MS, ...options }, reads) {
+  /** The promise of the result. effect: "read", "write" or "session" (neither of both). */
+  make(method, params, { timeout_ms = TIMEOUT_MS, ...options }, effect) {
     return new Promise((resolve, reject) => {
       const strange = Object.keys(options).find((name) => !OPTIONS.has(name));
       if (strange) throw new TypeError(`${method} has no parameter and no option ${strange}`);
@@ -55,9 +55,10 @@ export class Calls {
         throw new RtError(300, "overloaded", `${CALLS_MAX} calls wait to be answered, the most`);
       }
       const call = this.#prepare(method, encode(params), resolve, reject);
-      call.reads = reads;
+      call.reads = effect === "read";
+      call.writes = effect === "write";
       call.usersKey = "idempotency_key" in options || "source" in options;
-      call.keyed = !reads && (this.#retryWrites || call.usersKey);
+      call.keyed = call.writes && (this.#retryWrites || call.usersKey);
       if (call.keyed && !("idempotency_key" in options)) call.number = ++this.#lastNumber;
       call.options = timeout_ms ? { ...encode(options), timeout_ms } : encode(options);
       if (timeout_ms) call.timer = this.#env.setTimeout(() => this.#expire(call), timeout_ms);
@@ -137,7 +138,7 @@ export class Calls {
     for (const call of [...this.#open.values()]) {
       if (call.isOwn || call.expired) this.#forget(call);
       else if (!call.sentAt || call.reads || call.keyed) this.#queue.push(call);
-      else this.#fail(call, outcomeUnknown(call, `was sent and not answered: ${cause}`));
+      else this.#fail(call, unanswered(call, cause));
     }
   }
 
@@ -148,7 +149,7 @@ export class Calls {
     for (const call of [...this.#open.values()]) {
       if (call.isOwn || call.expired) this.#forget(call);
       else if (!call.sentAt || call.reads) this.#fail(call, error);
-      else this.#fail(call, outcomeUnknown(call, `was sent and not answered: ${error.message}`));
+      else this.#fail(call, unanswered(call, error.message));
     }
   }
 
@@ -157,7 +158,7 @@ export class Calls {
     call.expired = true;
     const what = `was not ${call.sentAt ? "answered" : "sent"} in time`;
     if (!call.sentAt) this.#forget(call);
-    if (call.sentAt && !call.reads && !call.usersKey) call.reject(outcomeUnknown(call, what));
+    if (call.sentAt && call.writes && !call.usersKey) call.reject(outcomeUnknown(call, what));
     else call.reject(new RtError(0, "timeout", `${call.method} ${what}`, null, true));
   }
 
@@ -180,6 +181,11 @@ function refusal(call, error) {
   if (error.name === "outcome_unknown") error.retryable = call.usersKey;
   if (error.name !== "duplicate" || call.usersKey) return error;
   return outcomeUnknown(call, "was sent before and its answer is forgotten");
+}
+
+function unanswered(call, cause) {
+  const what = `was sent and not answered: ${cause}`;
+  return call.writes ? outcomeUnknown(call, what) : lostError(`${call.method} ${what}`);
 }
 
 function outcomeUnknown(call, what) {

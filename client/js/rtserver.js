@@ -76,7 +76,7 @@ class Client extends Events {
   /** Any method, also one that this client does not know; params: an array, or a map by name. */
   call(method, params = [], options = {}) {
     if (OWNED.has(method)) throw new TypeError(`${method} is the client's own; use rt.channel`);
-    return this.#link.calls.make(method, params, options, COMMANDS[method]?.reads ?? false);
+    return this.#link.calls.make(method, params, options, COMMANDS[method]?.effect ?? "write");
   }
 
   /** Ends it: subscriptions end, calls that are not answered fail. */
@@ -85,7 +85,7 @@ class Client extends Events {
   }
 
   /** A map after the required parameters names others, and options. */
-  #call(method, { reads, params, required }, args) {
+  #call(method, { effect, params, required }, args) {
     const last = args.at(-1);
     const named = args.length > required && isMap(last) ? last : {};
     const values = named === last ? args.slice(0, -1) : [...args];
@@ -96,7 +96,7 @@ class Client extends Events {
       else values[place] = value;
     }
     const filled = Array.from(values, (value) => value ?? null);
-    return this.#link.calls.make(method, filled, options, reads);
+    return this.#link.calls.make(method, filled, options, effect);
   }
 
   // --- subscriptions ---
