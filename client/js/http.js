@@ -152,8 +152,9 @@ export class Http {
       if (error) this.link.feeds.replied(this, feed, { error }, ask);
       else if (!result.epoch) ask.fresh.forEach((reader) => reader._since = undefined);
       else {
+        const { epoch, offset } = result;
         const messages = ask.since.last ? result.messages : [];
-        feed.replied({ ...result, messages, recovered: false }, ask, () => {});
+        feed.replied({ epoch, offset, recovered: false, messages }, ask, () => {});
       }
     }
   }

@@ -39,6 +39,7 @@ export class Link {
   state = "connecting"; // or connected, closed
   session; // of the last greeting
   heardAt = 0;
+  #signs = 0; // of life, ever
 
   #hello;
   #token;
@@ -117,7 +118,9 @@ export class Link {
   }
 
   heard(line) {
-    if (line === this.line) this.heardAt = Date.now();
+    if (line !== this.line) return;
+    this.heardAt = Date.now();
+    this.#signs += 1;
   }
 
   pushed(line, name, params) {
@@ -218,12 +221,12 @@ export class Link {
   check(within = CHECK_MS) {
     const { line } = this;
     if (!line || this.#check) return;
-    const asked = Date.now();
+    const before = this.#signs;
     let isExcused = false;
     const look = (due) => {
       const now = Date.now();
       const isLate = now - due > LATE_MS;
-      if (this.heardAt >= asked) {
+      if (this.#signs > before) {
         this.#check = null;
       } else if (isLate && !isExcused) {
         isExcused = true; // what came while the page stood still is read first
@@ -232,7 +235,7 @@ export class Link {
         this.lost(line, lostError(`no sign of life in ${now - this.heardAt} ms`));
       }
     };
-    this.#check = { timer: this.env.setTimeout(look, within, asked + within) };
+    this.#check = { timer: this.env.setTimeout(look, within, Date.now() + within) };
     line.probe();
   }
 
