@@ -25,6 +25,7 @@ import click
 import msgspec
 
 from rtserver import PROTOCOL_VERSION, __version__
+from rtserver.cli_token import token
 from rtserver.commands.reference import reference
 from rtserver.commands.replay import Replay, ReplayFailed
 from rtserver.commands.table import load
@@ -46,6 +47,7 @@ from rtserver.persist.files import Files
 from rtserver.persist.recovery import Recovered
 from rtserver.persist.repair import repair
 from rtserver.server import Server
+from rtserver.session.auth import is_configured
 from rtserver.state.store import Store
 
 __all__ = ["main"]
@@ -92,6 +94,8 @@ def main() -> None:
     """One process that holds, keeps and pushes the live state of an application."""
 
 
+main.add_command(token)
+
 # --- serve ---
 
 
@@ -115,7 +119,7 @@ def serve(
     config = _configured(path, listen, data)
     _check_access(config, dev=dev, manual_clock=manual_clock)
     shown = _read_pages(pages, dev=dev)
-    sys.exit(run_loop(lambda: _serve(config, manual_clock=manual_clock, pages=shown)))
+    sys.exit(run_loop(lambda: _serve(config, dev=dev, manual_clock=manual_clock, pages=shown)))
 
 
 def _read_pages(directory: Path | None, *, dev: bool) -> Mapping[str, tuple[str, bytes]]:
@@ -144,13 +148,16 @@ def _configured(path: Path | None, listen: str | None, data: str | None) -> Conf
 
 def _check_access(config: Config, *, dev: bool, manual_clock: bool) -> None:
     host, _ = parse_listen(config.listen)
-    if not dev:
+    if not dev and not is_configured(config.auth):
         _exit(
             EXIT_CONFIG,
             "no authentication is configured, so everyone who reaches the port would have all"
-            " rights. Start with --dev to accept that on this machine only",
+            " rights. Configure auth.keys or auth.services, or start with --dev to accept that on"
+            " this machine only",
         )
-    if not _is_loopback(host):
+    if not dev and manual_clock:
+        _exit(EXIT_CONFIG, "--manual-clock is for development and needs --dev")
+    if dev and not _is_loopback(host):
         _exit(EXIT_CONFIG, f"--dev listens on loopback only, {host!r} is another address")
     if manual_clock:
         _say("the clock is manual: time moves only by server.advance")
@@ -166,14 +173,20 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _serve(
-    config: Config, *, manual_clock: bool, pages: Mapping[str, tuple[str, bytes]]
+    config: Config, *, dev: bool, manual_clock: bool, pages: Mapping[str, tuple[str, bytes]]
 ) -> int:
     _say(
         f"rtserver {__version__} · protocol {PROTOCOL_VERSION} · Python"
         f" {platform.python_version()} · {loop_name()} · compiled modules:"
         f" {', '.join(active_modules()) or 'none'}"
     )
-    server = Server(config, manual_clock=manual_clock, progress=_RecoveryBar(), pages=pages)
+    try:
+        server = Server(
+            config, dev=dev, manual_clock=manual_clock, progress=_RecoveryBar(), pages=pages
+        )
+    except ConfigError as error:
+        _say(f"rtserver: {error}")
+        return EXIT_CONFIG
     started = time.monotonic()
     try:
         await server.start()
@@ -191,7 +204,8 @@ async def _serve(
     for report in server.recovered.reports:
         _say(f"recovery: {report}")
     _say(f"listening on rt://{server.url_address} (frames, nc, http and ws)")
-    _say("development mode: everyone on this machine has all rights")
+    if dev:
+        _say("development mode: everyone on this machine has all rights")
     server.handle_signals()
     await server.wait()
     await server.stop()

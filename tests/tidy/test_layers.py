@@ -29,6 +29,7 @@ FLOORS = [
     ["host"],
     ["server"],
     ["demo"],
+    ["cli_token"],
     ["cli"],
     ["__main__"],
 ]
