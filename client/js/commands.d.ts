@@ -38,6 +38,16 @@ export interface WriteOptions extends ReadOptions {
   address?: string;
 }
 
+export interface Authenticated {
+  user?: string | null;
+  role: string;
+  expires_at?: number | null;
+}
+
+export interface Kicked {
+  ended: number;
+}
+
 export interface Pong {
   now: number;
 }
@@ -167,6 +177,19 @@ export interface History {
   next?: number | null;
 }
 
+export interface Present {
+  user: string;
+  devices: number;
+  since: number;
+}
+
+export interface PresencePage {
+  users: Present[];
+  count: number;
+  anonymous: number;
+  next?: string | null;
+}
+
 export interface NamespaceRules {
   namespace: string;
   class: string;
@@ -180,16 +203,39 @@ export interface NamespaceRules {
   presence_events_max: number;
 }
 
+export interface UserPresence {
+  user: string;
+  status: string;
+  note?: string | null;
+  devices: number;
+  idle: boolean;
+  last_seen?: number | null;
+}
+
+export interface UserPresences {
+  users: UserPresence[];
+}
+
+export interface PresenceCount {
+  count: number;
+}
+
 export interface Subscribed {
   epoch: string;
   offset: number;
   recovered: boolean;
   messages: Message[];
   state?: any | null;
+  presence?: PresenceCount | null;
 }
 
 /** The commands `server.*`. */
 export interface Server {
+  /** Shows a fresh token of the same user before the last one expires. */
+  auth(token: string, options?: ReadOptions): Promise<Authenticated>;
+  /** Closes a user's connections, or ends what she hears of a channel, and keeps her out. */
+  kick(user: string, options?: { channel?: string; block_ms?: Int } & ReadOptions): Promise<Kicked>;
+  kick(user: string, channel?: string, block_ms?: Int, options?: ReadOptions): Promise<Kicked>;
   /** Answers at once with the server's time. */
   ping(options?: ReadOptions): Promise<Pong>;
   /** What this server is: versions, compiled modules, limits, where it keeps data. */
@@ -281,9 +327,21 @@ export interface Channel {
   /** Messages in ascending order: the first after an offset, or the last before one. */
   history(channel: string, options?: { after?: Int; before?: Int; limit?: Int } & ReadOptions): Promise<History>;
   history(channel: string, after?: Int, before?: Int, limit?: Int, options?: ReadOptions): Promise<History>;
+  /** Users who are on a channel, by name; next is the after of the next page. */
+  presence(channel: string, options?: { after?: string; limit?: Int } & ReadOptions): Promise<PresencePage>;
+  presence(channel: string, after?: string, limit?: Int, options?: ReadOptions): Promise<PresencePage>;
   /** Changes how the channels of a namespace behave; answers all that is in force. */
   configure(namespace: string, options?: { class?: "must" | "latest" | "transient"; history_count?: Int; history_bytes?: Int; history_ms?: Int; idle_ms?: Int; subscribe?: "anonymous" | "user" | "service" | "admin"; publish?: "anonymous" | "user" | "service" | "admin"; presence?: "anonymous" | "user" | "service" | "admin"; presence_events_max?: Int; reset?: boolean } & WriteOptions): Promise<NamespaceRules>;
   configure(namespace: string, class?: "must" | "latest" | "transient", history_count?: Int, history_bytes?: Int, history_ms?: Int, idle_ms?: Int, subscribe?: "anonymous" | "user" | "service" | "admin", publish?: "anonymous" | "user" | "service" | "admin", presence?: "anonymous" | "user" | "service" | "admin", presence_events_max?: Int, reset?: boolean, options?: WriteOptions): Promise<NamespaceRules>;
+}
+
+/** The commands `presence.*`. */
+export interface Presence {
+  /** Says how the caller is, until she is offline; "idle" speaks of this device only. */
+  set(status: string, options?: { note?: string } & ReadOptions): Promise<UserPresence>;
+  set(status: string, note?: string, options?: ReadOptions): Promise<UserPresence>;
+  /** How users are, in the order asked; who has no connection is offline. */
+  get(users: readonly string[], options?: ReadOptions): Promise<UserPresences>;
 }
 
 export interface Nouns {
@@ -291,4 +349,5 @@ export interface Nouns {
   readonly counter: Counter;
   readonly board: Board;
   readonly channel: Channel;
+  readonly presence: Presence;
 }

@@ -1,6 +1,8 @@
 /** The commands. Made by client/generate.py from the server's tables; change those. */
 
 const ROWS = `
+session server.auth token
+session server.kick user channel? block_ms?
 session server.ping
 session server.info
 session server.stats
@@ -33,7 +35,10 @@ write board.delete name
 write channel.publish channel data key?
 write channel.publish_many items
 read channel.history channel after? before? limit?
+read channel.presence channel after? limit?
 write channel.configure namespace class? history_count? history_bytes? history_ms? idle_ms? subscribe? publish? presence? presence_events_max? reset?
+session presence.set status note?
+read presence.get users
 `;
 
 /** {method: {effect, params, required}}; what reads may be sent again, what writes under a key. */
