@@ -64,9 +64,7 @@ export class Link {
     this.#hello = hello;
     this.#token = token;
     this.#emit = emit;
-    this.#kinds = transport ? [transport].flat() : Object.keys(LINES);
-    const strange = this.#kinds.find((kind) => !(kind in LINES));
-    if (strange) throw new TypeError(`transport is ${strange}, expected ${Object.keys(LINES)}`);
+    this.#kinds = kindsOf(transport);
     this.calls = new Calls(env, retryWrites, () => this.line?.pump());
     this.feeds = new Feeds(env, emit);
     this.#watchPage();
@@ -75,6 +73,18 @@ export class Link {
 
   get transport() {
     return this.line && this.#kind;
+  }
+
+  /** From now on only these; what is open goes on over the first that works. */
+  use(transport) {
+    this.#kinds = kindsOf(transport);
+    if (this.state === "closed") return;
+    this.#attempts = 0;
+    this.#betterMs = BETTER_MIN_MS;
+    const error = lostError("another transport was asked for");
+    if (this.#trial) this.lost(this.#trial.line, error);
+    if (this.line) this.lost(this.line, error);
+    this.#wake();
   }
 
   // --- connecting ---
@@ -287,6 +297,13 @@ export class Link {
     this.#tell("closed", { error });
     this.#emit("close", error);
   }
+}
+
+function kindsOf(transport) {
+  const kinds = transport ? [transport].flat() : Object.keys(LINES);
+  const strange = kinds.find((kind) => !(kind in LINES));
+  if (strange) throw new TypeError(`transport is ${strange}, expected ${Object.keys(LINES)}`);
+  return kinds;
 }
 
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));

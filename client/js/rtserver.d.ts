@@ -150,6 +150,8 @@ export type Client = Omit<Nouns, "channel" | "counter" | "board" | "presence"> &
   readonly session: string | undefined;
   /** Resolves at the first connection; rejects when there will be none. */
   readonly ready: Promise<Client>;
+  /** Changes which transports may be used, as in connect; what is open goes on without loss. */
+  use(transport?: Transport | readonly Transport[]): void;
   /** Any method, also one that this client does not know. */
   call(
     method: string,

@@ -79,6 +79,11 @@ class Client extends Events {
     return this.#link.calls.make(method, params, options, COMMANDS[method]?.effect ?? "write");
   }
 
+  /** Changes which transports may be used, as in `connect`; what is open goes on without loss. */
+  use(transport) {
+    this.#link.use(transport);
+  }
+
   /** Ends it: subscriptions end, calls that are not answered fail. */
   close() {
     this.#link.end(new RtError(0, "closed", "the client was closed"));

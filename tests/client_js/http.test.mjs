@@ -301,3 +301,29 @@ test("the older connection's `replaced` by our own next one does not stop us", a
   assert.equal(rt.state, "connected");
   assert.equal(rt.transport, "ws");
 });
+
+test("use: another transport, and nothing is lost", async () => {
+  const { world, server, rt } = await over("sse");
+  const got = [];
+  rt.channel.subscribe("c", (item) => got.push(item.offset));
+  await world.passes(1);
+  server.publish();
+  await settle();
+  const value = rt.counter.get("a");
+  rt.use("poll");
+  server.offset += 1;
+  await world.passes(1);
+  await world.passes(1);
+  assert.equal(rt.transport, "poll");
+  assert.deepEqual(got, [1, 2]);
+  assert.equal(await value, 7);
+  rt.use();
+  await world.passes(1);
+  world.socket.greets();
+  assert.equal(rt.transport, "ws");
+  rt.use(["ws"]);
+  rt.use("sse");
+  await world.passes(1);
+  assert.equal(rt.transport, "sse");
+  assert.throws(() => rt.use("pigeon"), TypeError);
+});
