@@ -208,7 +208,7 @@ async def test_tls_is_checked_and_carries_everything(kind, tls):
             assert await rt.call("echo", data) == [data]
             server.peer.cut()
             assert await rt.call("echo", 1) == [1]
-        with pytest.raises(rtclient.ConnectionLost, match="cannot connect to .*certificate"):
+        with pytest.raises(rtclient.ConnectionLost, match=r"cannot connect to .*certificate"):
             await rtclient.connect(url)
         with pytest.raises(rtclient.ConnectionLost):
             await rtclient.connect(url.replace("localhost", "127.0.0.1"), ssl=ours)
