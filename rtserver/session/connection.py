@@ -40,7 +40,7 @@ class Sink(Protocol):
         """What kept requests from being read is over."""
 
     def look(self, now: int, /) -> None:
-        """About once a second: heartbeats and the like."""
+        """Called about once a second, for what a transport must see to as time goes by."""
 
     def end(self) -> None:
         """Closes after what was written has left, or soon if it does not leave."""
@@ -72,7 +72,7 @@ class _Gone:
 
     def resume(self) -> None: ...
 
-    def look(self, now: int, /) -> None: ...
+    def look(self, _now: int, /) -> None: ...
 
     def end(self) -> None: ...
 
@@ -100,10 +100,12 @@ class Connection:
         "heartbeat_ms",
         "id",
         "identity",
+        "idle",
         "is_open",
         "last_heard_ms",
         "pending_bytes",
         "pending_messages",
+        "present_as",
         "pushes",
         "rank",
         "service",
@@ -132,6 +134,8 @@ class Connection:
         self.pushes = True  # whether it can hear: an HTTP request is answered, and that is all
         self.identify(identity)
         self.stamp: Callable[[], bytes] | None = None  # follows each push: where the reader is
+        self.present_as: str | None = None  # the user as whom presence counts it
+        self.idle = False  # nobody is at this device, it said
         self.client: str | None = None
         self.session: str | None = None
         self.heartbeat_ms: int | None = None
@@ -183,7 +187,11 @@ class Connection:
         self.send(self.form.encode_error(request_id, error.as_wire()))
 
     def push(self, method: str, params: Any) -> None:
-        self.send(self.form.encode_push(method, params))
+        self.send_push(self.form.encode_push(method, params))
+
+    def send_push(self, data: bytes) -> None:
+        """Adds a push that is encoded in this connection's form already."""
+        self.send(data)
         if self.stamp is not None:
             self.send(self.stamp())
 
@@ -236,7 +244,7 @@ class Connection:
         return now - self._stuck_since_ms
 
     def look(self, now: int) -> None:
-        """Lets the transport do what it does about once a second."""
+        """About once a second."""
         self._sink.look(now)
 
     def unblock(self) -> None:

@@ -97,7 +97,7 @@ class Stream(asyncio.Protocol):
         return self._transport.get_write_buffer_size()
 
     def look(self, now: int) -> None:
-        """About once a second: nothing to do for most."""
+        """The kernel looks after a TCP connection (`keep_alive`)."""
 
     def end(self) -> None:
         end_transport(self._transport)

@@ -60,7 +60,7 @@ def from_json(text: bytes) -> Any:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
     if len(text) > NESTING_MAX and nests_deeply(value):
-        raise _TOO_DEEP
+        raise ValueError(_TOO_DEEP)
     # Only what is spelt with these can be an escape of ours.
     return from_json_value(value) if b'"$' in text or b"\\u" in text else value
 
@@ -128,7 +128,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_TOO_DEEP = ValueError(f"values are nested deeper than {NESTING_MAX} levels")
+_TOO_DEEP = f"values are nested deeper than {NESTING_MAX} levels"
 _scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
@@ -136,8 +136,6 @@ def scan_json(text: str, start: int) -> tuple[Any, int]:
     """The JSON value that starts at text[start] and where it ends. Raises ValueError."""
     try:
         value, end = _scan(text, start)
+        return from_json_value(value), end
     except RecursionError:
-        raise _TOO_DEEP from None
-    if end - start > NESTING_MAX and nests_deeply(value):
-        raise _TOO_DEEP
-    return from_json_value(value), end
+        raise ValueError(_TOO_DEEP) from None

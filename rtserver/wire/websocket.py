@@ -1,10 +1,10 @@
 """WebSocket, the server's side of RFC 6455, without any I/O.
 
-Owns the handshake, the way from bytes to messages (`Parser`) and from payloads to frames. Promises:
-whatever breaks the standard is a `Violation` with the close code that says so, as early as the bytes
-allow (a length before its body, a bad character before the end of its frame). A message costs time
-linear in its bytes however they arrive; an idle parser holds no buffer. Extensions are not offered,
-so that one encoded frame serves all subscribers.
+Owns the handshake, the way from bytes to messages (`Parser`) and from payloads to frames.
+Promises: whatever breaks the standard is a `Violation` with the close code that says so, as early
+as the bytes allow (a length before its body, a bad character before the end of its frame). A
+message costs time linear in its bytes however they arrive; an idle parser holds no buffer.
+Extensions are not offered, so that one encoded frame serves all subscribers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ UNSUPPORTED: Final = 1003
 BAD_TEXT: Final = 1007
 TOO_BIG: Final = 1009
 
+# Registered ones that may stand in a frame; 1004 is reserved, 1005, 1006 and 1015 are never sent.
+_SENDABLE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+
 _VERSION = "13"
+_UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade"}  # what 426 has to name
 _KEY_BYTES = 16
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _FINAL_BIT = 0x80
@@ -94,7 +98,7 @@ def accept(request: Request, protocols: Sequence[str]) -> tuple[bytes, str | Non
         raise HandshakeRefused(
             426,
             f"Sec-WebSocket-Version is {version!r}, expected {_VERSION}",
-            {"Sec-WebSocket-Version": _VERSION, "Upgrade": "websocket"},
+            {"Sec-WebSocket-Version": _VERSION, **_UPGRADE},
         )
     key = _checked_key(request)
     protocol = _choose(_words(request, "sec-websocket-protocol"), protocols)
@@ -124,7 +128,7 @@ def _check_upgrade(request: Request) -> None:
                 426,
                 f"{name.capitalize()} is {request.header(name)!r}, expected {expected}:"
                 " this path speaks WebSocket",
-                {"Upgrade": "websocket", "Connection": "Upgrade"},
+                _UPGRADE,
             )
 
 
@@ -280,8 +284,8 @@ class Parser:
     # --- headers ---
 
     def _read_header(self) -> tuple[int, int] | None:
-        """Moves to the payload of the next frame: (opcode, length). None while its header, or any of
-        a control frame, is missing."""
+        """Moves to the payload of the next frame: (opcode, length). None while its header, or any
+        byte of a control frame, is missing."""
         buffer = self._buffer
         start = self._position
         there = len(buffer) - start
@@ -426,7 +430,7 @@ def _check_close(payload: bytes) -> None:
     if len(payload) == 1:
         raise Violation(BROKEN, "a close code has two bytes")
     code = close_code(payload)
-    if not (1000 <= code <= 1014 and code not in (1004, NO_STATUS, 1006) or 3000 <= code <= 4999):
+    if code not in _SENDABLE_CODES and not 3000 <= code <= 4999:
         raise Violation(BROKEN, f"{code} is no close code that may be sent")
     _check_text(payload[2:])
 

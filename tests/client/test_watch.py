@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import rtclient
 import rtclient.sync
-from rtclient import BoardState, CounterState, PresenceState
+from rtclient import BoardState, CounterState, UserPresence
 from rtclient.results import Entry
 from rtclient.states import applied, watch_name
 from tests.client.fake import FakeServer
@@ -138,7 +138,7 @@ async def test_presence_is_a_typed_state():
 
     async with FakeServer(answer) as server, rtclient.connect(server.url) as rt:
         async with rt.presence.watch("ann:1") as watch:
-            assert await state(watch) == PresenceState("ann", "away", None, 2, True, 9)
+            assert await state(watch) == UserPresence("ann", "away", None, 2, True, 9)
         assert server.requests[0][3] == ["$presence:ann%3A1"]
 
 
