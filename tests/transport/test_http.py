@@ -291,7 +291,8 @@ async def test_each_request_of_a_socket_is_its_own_party(rig):
     assert shown == [("all", None), ("none", "s1"), (None, "s2"), ("all", None), ("all", None)]
     assert first.json()["user"] == last.json()["user"] == "all"
     assert first.json()["session"] != last.json()["session"]
-    assert counters[0].json()["details"] == {"role": "service"}
+    refused = {"role": "service", "command": "counter.add", "name": "a"}
+    assert counters[0].json()["details"] == refused
     assert not rig.hub.parties
 
 
