@@ -270,16 +270,15 @@ class Turn:
 
     def _note_who_left(self) -> None:
         """When users were seen last; without room in the log they wait in memory."""
-        presence = self._router.presence
-        presence.expire(self._dispatcher.ctx.now)
-        rows = presence.people.unseen_rows(_SEEN_ROWS)
+        people = self._router.presence.people
+        rows = people.unseen_rows(_SEEN_ROWS)
         if not rows:
             return
         size = sum(4 * len(user) + _SEEN_ROW_BYTES for user, _ in rows)
         with suppress(RtError):
             self._dispatcher.issue("presence.seen", [rows, None], size)
-            presence.people.noted(len(rows))
-            self._more |= presence.people.unseen > 0
+            people.noted(len(rows))
+            self._more |= people.unseen > 0
 
     def _release(self) -> None:
         """The block is written: what waited for that may leave."""

@@ -212,7 +212,6 @@ class World:
         """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""
         for name in self.router.take_idle():
             self.dispatcher.issue("channel.forget", [name])
-        self.presence.expire(self.now)
         rows = self.presence.people.unseen_rows(1_000)
         if rows:
             self.dispatcher.issue("presence.seen", [rows, None])
