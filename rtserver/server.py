@@ -128,15 +128,7 @@ class Server:
             closing_record=self._totals,
             notify=self._notify,
         )
-        store = self._store
-        self._presence = presence = Presence(
-            store.last_seen,
-            config.limits,
-            lambda channel: store.settings.channel_rules(channel).presence_events_max,
-            restarted_ms=clock.now_ms() if recovered.now_ms else None,
-        )
-        watches = Watches(subject_kinds(store, presence, {}), config.limits)
-        router = Router(store.channels, self._metrics, watches, presence)
+        router = self._router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)
         self.authority.find_session = sessions.find
         self._dispatcher = Dispatcher(self._table, store, router, self._metrics, config.rights)
@@ -193,6 +185,19 @@ class Server:
         hub.health = host.health
         hub.metrics_text = Exposition(host.stats, self._metrics, self.config.limits).text
         hub.pages = self._pages
+
+    def _router(self, restarted_ms: int | None) -> Router:
+        """Who hears what, with who is here and what is watched."""
+        store = self._store
+        limits = self.config.limits
+        self._presence = presence = Presence(
+            store.last_seen,
+            limits,
+            lambda channel: store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=restarted_ms,
+        )
+        watches = Watches(subject_kinds(store, presence, {}), limits)
+        return Router(store.channels, self._metrics, watches, presence)
 
     def _clock(self, recovered: Recovered) -> Clock:
         """Time goes on from the last logged one: by the boot clock, else by the wall clock."""
