@@ -131,7 +131,7 @@ class Server:
         router = self._router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)
         self.authority.find_session = sessions.find
-        self._dispatcher = Dispatcher(self._table, store, router, self._metrics, config.rights)
+        self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics, config.rights)
         self._turn = Turn(
             loop=self._loop,
             clock=clock,
