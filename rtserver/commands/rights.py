@@ -76,8 +76,7 @@ class _Names:
 
 
 class Rights:
-    """The table in force. `rules` tells how the channels of a name's namespace behave. Raises
-    ConfigError for rows that would never mean anything."""
+    """The table in force. `rules` tells how the channels of a name's namespace behave."""
 
     def __init__(
         self,
@@ -85,11 +84,12 @@ class Rights:
         rows: Sequence[RightsRow],
         rules: Callable[[str], ChannelRules],
     ) -> None:
-        check_rows(table, rows)
         self._rules = rules
         compiled = [(row.command, _Names(row.name), row.role) for row in (*rows, *_DEFAULTS)]
         self._rows = {
-            name: tuple((names, role) for pattern, names, role in compiled if _covers(pattern, name))
+            name: tuple(
+                (names, role) for pattern, names, role in compiled if _covers(pattern, name)
+            )
             for name in table
         }
 
