@@ -131,7 +131,13 @@ class Hub:
         return connection.rank == _ANONYMOUS_RANK and self.authority.must_prove
 
     def connect(
-        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+        self,
+        form: Form,
+        sink: Sink,
+        address: str | None,
+        identity: Identity | None = None,
+        *,
+        pushes: bool = True,
     ) -> Connection:
         connection = Connection(
             next(self._ids),
@@ -143,6 +149,7 @@ class Hub:
             address=address,
             now=self._dispatcher.ctx.now,
         )
+        connection.pushes = pushes
         self.parties[connection.id] = connection
         self._users.add(connection.user, connection)
         self._router.presence.identified(connection)
@@ -157,7 +164,8 @@ class Hub:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
-        self.turn.open()  # who leaves does so at the time of a turn
+        if connection.pushes:
+            self.turn.open()  # who leaves does so at the time of a turn
         self._router.leave(connection)
         self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)

@@ -133,9 +133,7 @@ class Server:
         router = self._router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)
         self.authority.find_session = sessions.find
-        self._dispatcher = Dispatcher(
-            self._table, self._store, router, self._metrics, config.rights
-        )
+        self._dispatcher = Dispatcher(self._table, store, router, self._metrics, config.rights)
         self._turn = Turn(
             loop=self._loop,
             clock=clock,
@@ -180,10 +178,15 @@ class Server:
             snapshots=self._snapshots,
             sessions=sessions,
         )
-        self._hub.health = self._host.health
-        self._hub.metrics_text = Exposition(self._host.stats, self._metrics, config.limits).text
-        self._hub.pages = self._pages
         self._dispatcher.attach(self._host)
+        self._show()
+
+    def _show(self) -> None:
+        """What probes, Prometheus and people may read over HTTP."""
+        host, hub = self._host, self._hub
+        hub.health = host.health
+        hub.metrics_text = Exposition(host.stats, self._metrics, self.config.limits).text
+        hub.pages = self._pages
 
     def _router(self, restarted_ms: int | None) -> Router:
         """Who hears what, with who is here and what is watched."""

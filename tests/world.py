@@ -204,13 +204,14 @@ class World:
 
     def open_turn(self) -> None:
         ctx = self.dispatcher.ctx
-        ctx.now = self.presence.now = self.now
+        ctx.now = self.now
         ctx.seed = self.seq.to_bytes(16, "big")
         ctx.draws = 0
         self.dispatcher.journal.limit = 1 << 24
         due = self.store.timers.count_due(self.now, 1_000)
         if due:
             self.dispatcher.issue("timers.fire", [due])
+        self.presence.expire(self.now)
 
     def end_turn(self) -> None:
         """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""

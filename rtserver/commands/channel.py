@@ -38,12 +38,15 @@ POSITIONS = Shape("PublishedMany", items="[Published]")
 MESSAGE = Shape("Message", offset="int", data="data", at="int", key="text?", sender="text?")
 SUBSCRIBED = Shape(
     "Subscribed",
-    epoch="text",
-    offset="int",
-    recovered="bool",
-    messages="[Message]",
-    state="data?",
-    presence="PresenceCount?",
+    **{
+        "class": "text",
+        "epoch": "text",
+        "offset": "int",
+        "recovered": "bool",
+        "messages": "[Message]",
+        "state": "data?",
+        "presence": "PresenceCount?",
+    },
 )
 PRESENT_COUNT = Shape("PresenceCount", count="int")
 PRESENT = Shape("Present", user="text", devices="int", since="int")

@@ -53,7 +53,7 @@ TOO_BIG: Final = 1009
 _SENDABLE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 
 _VERSION = "13"
-_UPGRADE = {"Upgrade": "websocket"}  # what 426 has to name
+_UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade"}  # what 426 has to name
 _KEY_BYTES = 16
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _FINAL_BIT = 0x80
