@@ -20,8 +20,9 @@ from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.auth import Authority
 from rtserver.session.blocks import Blocks
+from rtserver.session.by_user import ByUser
 from rtserver.session.connection import Connection, Form, Sink
-from rtserver.session.identity import Identity
+from rtserver.session.identity import RANKS, Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.tick import Turn
@@ -29,6 +30,8 @@ from rtserver.transport.engine import Reader
 
 __all__ = ["Hub"]
 
+_ANONYMOUS_RANK = RANKS["anonymous"]
+_SENT_AWAY = "the application sent you away"
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
 
@@ -58,6 +61,7 @@ class Hub:
         self.metrics = metrics
         self.connections = 0  # open sockets
         self.parties: dict[int, Connection] = {}
+        self._users: ByUser[Connection] = ByUser()
         self.accepting = True
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
         self.metrics_text: Callable[[], bytes] = lambda: b""
@@ -106,22 +110,25 @@ class Hub:
             self.blocks.block(user, channel, now + block_ms, now)
         if channel is None:
             self._sessions.end(user)
-        return sum(
-            self._kick(connection, channel, block_ms)
-            for connection in list(self.parties.values())
-            if connection.user == user and connection.is_open
-        )
+        here = [one for one in self._users.of(user) if one.is_open]
+        if channel is not None:
+            dismiss = self._router.dismiss
+            return sum(dismiss(one, channel, CLOSE_KICKED, _SENT_AWAY) for one in here)
+        for connection in here:
+            connection.close(CLOSE_KICKED, _SENT_AWAY, block_ms or None)
+        return len(here)
 
-    def _kick(self, connection: Connection, channel: str | None, block_ms: int) -> bool:
-        message = "the application sent you away"
-        if channel is None:
-            connection.close(CLOSE_KICKED, message, block_ms or None)
-        elif self._router.unsubscribe(connection, channel):
-            what = {"channel": channel, "code": CLOSE_KICKED.code, "name": CLOSE_KICKED.name}
-            connection.push("unsubscribed", {**what, "message": message})
-        else:
-            return False
-        return True
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        """From now on the connection, and its session, act for this party."""
+        self._users.discard(connection.user, connection)
+        connection.identify(identity)
+        self._users.add(connection.user, connection)
+        self._router.presence.identified(connection)
+        self._sessions.renew(connection)
+
+    def must_identify(self, connection: Connection) -> bool:
+        """Whether it may do nothing until it says who is there."""
+        return connection.rank == _ANONYMOUS_RANK and self.authority.must_prove
 
     def connect(
         self,
@@ -144,6 +151,7 @@ class Hub:
         )
         connection.pushes = pushes
         self.parties[connection.id] = connection
+        self._users.add(connection.user, connection)
         self._router.presence.identified(connection)
         return connection
 
@@ -161,6 +169,7 @@ class Hub:
         self._router.leave(connection)
         self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)
+        self._users.discard(connection.user, connection)
 
     def follow(
         self,

@@ -23,6 +23,7 @@ from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
+from rtserver.commands.rights import check_rows
 from rtserver.commands.table import Command, load
 from rtserver.config import Config, parse_listen
 from rtserver.errors import CLOSE_DRAIN
@@ -63,7 +64,7 @@ class Server:
         self,
         config: Config,
         *,
-        dev: bool = True,
+        dev: bool,
         manual_clock: bool = False,
         files: Files | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -81,6 +82,7 @@ class Server:
         self._progress = progress
         self._pages = pages or {}
         self._table: Mapping[str, Command] = load()
+        check_rows(self._table, config.rights)
         self._store = Store()
         self._metrics = Metrics()
         self._ended = asyncio.Event()

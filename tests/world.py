@@ -113,6 +113,11 @@ class FakeHost:
     def identify(self, token: str) -> Any:
         return self._world.authority.identify(token, None, self._world.now)
 
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        connection.identify(identity)
+        self._world.presence.identified(connection)
+        self.sessions.renew(connection)
+
     def kick(self, user: str, channel: str | None, block_ms: int) -> int:
         if block_ms:
             self.blocks.block(user, channel, self._world.now + block_ms, self._world.now)

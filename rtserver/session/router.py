@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Any
 
 from rtserver.config import ChannelKind
-from rtserver.errors import CLOSE_SLOW
+from rtserver.errors import CLOSE_SLOW, CloseKind, ErrorKind
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Subscription
 from rtserver.session.held import Held
@@ -399,6 +399,16 @@ class Router:
             name: Place(positions.get(name), subscription.presence)
             for name, subscription in connection.subscriptions.items()
         }
+
+    def dismiss(
+        self, connection: Connection, channel: str, kind: ErrorKind | CloseKind, message: str
+    ) -> bool:
+        """Ends a subscription and says why; False where there is none."""
+        if not self.unsubscribe(connection, channel):
+            return False
+        why = {"code": kind.code, "name": kind.name, "message": message}
+        connection.push("unsubscribed", {"channel": channel, **why})
+        return True
 
     def leave(self, connection: Connection) -> None:
         """The connection is gone."""
