@@ -70,10 +70,12 @@ class Authority:
         """Whether who shows nothing may do nothing but that."""
         return not self.dev and not self.config.anonymous
 
-    def reload(self) -> None:
-        """Reads the keys anew. Raises ConfigError, and the keys in force stay."""
-        if self.config.keys is not None:
-            self._keys = load_keys(Path(self.config.keys))
+    def reload(self) -> str | None:
+        """Reads the keys anew; what was read. Raises ConfigError, and the keys in force stay."""
+        if self.config.keys is None:
+            return None
+        self._keys = load_keys(Path(self.config.keys))
+        return f"the keys {self.config.keys}"
 
     def identify(self, token: str | None, session: str | None, now: int) -> Identity:
         """Who shows this token, or else this session, or nothing. Raises RtError."""
