@@ -8,7 +8,7 @@ room. All of it goes through the SDK like any back end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 import rtclient
@@ -74,7 +74,7 @@ async def _play_round(rt: rtclient.Client, flights: Sequence[Flight], prices: Pr
     late = [(flight.destination, flight.delay_min or 0) for flight in flights if flight.late]
     if late:
         counts.append(("live:delay-minutes", sum(minutes for _, minutes in late)))
-    calls = [
+    calls: list[Awaitable[object]] = [
         rt.counter.add_many(counts),
         rt.channel.publish_many(
             [(_TICKER, prices.after(flight), flight.carrier) for flight in flights]
