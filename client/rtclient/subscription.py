@@ -264,8 +264,12 @@ class Subscription(Generic[ItemT]):
         if feed is None:
             return
         if raw["epoch"] != self._epoch or raw["offset"] < self._head:
-            self._live = True
-            self._restart(feed.epoch, feed.offset, "this position is not in the channel any more")
+            why = "this position is not in the channel any more"
+            if feed.is_numbered:
+                self._live = True
+                self._restart(feed.epoch, feed.offset, why)
+            else:  # the present values follow, from another page
+                self._restart(raw["epoch"] or feed.epoch, 0, why)
             return
         messages = [message_of(one, self.channel) for one in raw["messages"]]
         for message in messages:

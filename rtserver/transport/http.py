@@ -19,7 +19,8 @@ from rtserver.session.connection import Connection
 from rtserver.transport.engine import Engine, Progress
 from rtserver.transport.exchange import Exchange
 from rtserver.transport.policy import check
-from rtserver.transport.routes import WEBSOCKET_PATH, route
+from rtserver.transport.proxies import client_address
+from rtserver.transport.routes import WEBSOCKET_PATH, check_running, route
 from rtserver.transport.stream import END_GRACE_S, end_transport
 from rtserver.transport.websocket import HandshakeRefused, upgrade
 from rtserver.wire.http import Phase, RequestParser
@@ -140,8 +141,11 @@ class HttpStream(asyncio.Protocol):
             self._refuse(request, Responder(http_date()))
             self._linger()
             return
-        request = request._replace(address=self._address)
+        request = request._replace(address=self._client_address(request))
         responder = Responder(http_date(), request)
+        is_last = not self.engine.accepting
+        if is_last:
+            responder.close()
         try:
             if request.path == WEBSOCKET_PATH:
                 self._hand_over(request)
@@ -156,6 +160,12 @@ class HttpStream(asyncio.Protocol):
                 self._send(answer)
             else:
                 self._begin(answer)
+        if is_last:
+            self._linger()
+
+    def _client_address(self, request: Request) -> str | None:
+        forwarded_for = request.header("x-forwarded-for")
+        return client_address(self._address, forwarded_for, self.engine.trusted_proxies)
 
     def _begin(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -176,6 +186,7 @@ class HttpStream(asyncio.Protocol):
     def _hand_over(self, request: Request) -> None:
         """From here on this socket is a WebSocket."""
         check(request, self.engine.web, dev=self.engine.dev)
+        check_running(self.engine)
         try:
             stream = upgrade(self.engine, self._transport, request)
         except HandshakeRefused as refused:

@@ -216,22 +216,22 @@ async def test_a_watch_survives_a_restart(real):
 async def test_a_user_is_watched_and_a_channel_tells_who_comes(real, url):
     room = f"here:{url[:2]}"
     real.advance(60_000)  # after a start nobody is told of joins for a while
-    async with rtclient.connect(url, user=f"bob{url[:2]}") as bob:
-        async with (
-            bob.channel.subscribe(room, presence=True) as messages,
-            bob.presence.watch("ann") as watch,
-        ):
-            assert messages.count == 1
-            assert (await state(watch)).devices == 0
-            async with rtclient.connect(url, user="ann") as ann:
-                async with ann.channel.subscribe(room):
-                    join = await asyncio.wait_for(anext(messages), 10)
-                    assert join == rtclient.Join(room, ("ann",), 2)
-                    assert messages.count == 2
-                while (found := await state(watch)).devices != 1:
-                    pass
-                assert found.user == "ann"
-                await ann.presence.set("away", "lunch")
-                while (found := await state(watch)).status != "away":
-                    pass
-                assert found.note == "lunch"
+    async with (
+        rtclient.connect(url, user=f"bob{url[:2]}") as bob,
+        bob.channel.subscribe(room, presence=True) as messages,
+        bob.presence.watch("ann") as watch,
+    ):
+        assert messages.count == 1
+        assert (await state(watch)).devices == 0
+        async with rtclient.connect(url, user="ann") as ann:
+            async with ann.channel.subscribe(room):
+                join = await asyncio.wait_for(anext(messages), 10)
+                assert join == rtclient.Join(room, ("ann",), 2)
+                assert messages.count == 2
+            while (found := await state(watch)).devices != 1:
+                pass
+            assert found.user == "ann"
+            await ann.presence.set("away", "lunch")
+            while (found := await state(watch)).status != "away":
+                pass
+            assert found.note == "lunch"

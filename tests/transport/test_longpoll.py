@@ -236,7 +236,8 @@ async def test_a_server_that_stops_tells_who_waits(rig):
     client = rig.connect()
     await say(rig, client, asked("a", cursor))
     rig.turn.open()
-    rig.hub.close_all(CLOSE_DRAIN, "bye")
+    for connection in list(rig.hub.parties.values()):
+        connection.close(CLOSE_DRAIN, "bye")
     (response,) = responses(await say(rig, client))
     answer = response.json()
     assert answer["messages"][0][1] == "close"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rtserver.errors import CLOSE_KICKED, UNAUTHENTICATED, RtError
 from rtserver.limits import Limits
 from rtserver.transport import websocket
+from rtserver.transport.listener import FirstBytes
 from rtserver.transport.websocket import HandshakeRefused, upgrade
 from rtserver.wire.request import Request
 from tests import websocket as ws
@@ -33,7 +34,9 @@ class Peer:
     def __init__(self, rig, protocol=JSON):
         self.protocol = protocol
         self.transport = FakeTransport(rig)
-        assert rig.hub.accept()
+        newcomer = FirstBytes(rig.hub)
+        assert rig.hub.accept(newcomer)
+        rig.hub.known(newcomer)
         upgrade(rig.hub, self.transport, handshake(protocol))
         self.stream = self.transport.protocol
         self._data = b""

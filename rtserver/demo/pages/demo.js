@@ -14,7 +14,7 @@ const asked = new URLSearchParams(location.search);
 const me = (asked.get("name") ?? "").replace(/[\s,]/g, "") || `guest-${Math.floor(Math.random() * 9000) + 1000}`;
 const transport = asked.get("transport")?.split(",");
 
-const rt = connect(location.origin, { user: me, client: "demo page", transport });
+const rt = connect(location.origin, { user: me, client: "demo-page", transport });
 globalThis.rt = rt;
 
 function element(tag, text = "", className = "") {
