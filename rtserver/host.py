@@ -18,6 +18,8 @@ from rtserver.errors import CONFLICT, RtError
 from rtserver.hub import Hub
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
+from rtserver.session.connection import Connection
+from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.snapshots import Snapshots
@@ -56,6 +58,9 @@ class Host:
         sessions: Sessions,
     ) -> None:
         self.sessions = sessions
+        self.blocks = hub.blocks
+        self.dev = hub.authority.dev
+        self.must_prove = hub.authority.must_prove
         self.subscriptions_max = config.limits.subscriptions_per_connection_max
         self.stopping = False
         self._config = config
@@ -141,11 +146,14 @@ class Host:
 
     # --- channels ---
 
-    def subscribe_role(self, channel: str) -> str:
-        return self._store.settings.channel_rules(channel).subscribe
+    def identify(self, token: str) -> Identity:
+        return self._hub.identify(token, None)
 
-    def presence_role(self, channel: str) -> str:
-        return self._store.settings.channel_rules(channel).presence
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        self._hub.act_as(connection, identity)
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        return self._hub.kick(user, channel, block_ms)
 
     def keeps(self, channel: str) -> bool:
         return self._store.settings.channel_rules(channel).keeps

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.reference import help_text
-from rtserver.commands.table import ROLES, Command
+from rtserver.commands.table import Command
 from rtserver.config import WebConfig
-from rtserver.errors import CLOSE_IDLE, CLOSE_SLOW, CloseKind
+from rtserver.errors import CLOSE_EXPIRED, CLOSE_IDLE, CLOSE_KICKED, CLOSE_SLOW, CloseKind
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.session.auth import Authority
+from rtserver.session.blocks import Blocks
+from rtserver.session.by_user import ByUser
 from rtserver.session.connection import Connection, Form, Sink
-from rtserver.session.identity import Identity
+from rtserver.session.identity import RANKS, Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.tick import Turn
@@ -27,9 +30,10 @@ from rtserver.transport.engine import Reader
 
 __all__ = ["Hub"]
 
+_ANONYMOUS_RANK = RANKS["anonymous"]
+_SENT_AWAY = "the application sent you away"
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
-_DEVELOPER = Identity(ROLES["admin"])  # everybody in development mode
 
 
 class Hub:
@@ -46,17 +50,23 @@ class Hub:
         metrics: Metrics,
         sessions: Sessions,
         express: Any = None,
+        authority: Authority,
         web: WebConfig | None = None,
-        dev: bool = True,
     ) -> None:
         self.limits = limits
         self.web = web or WebConfig()
-        self.dev = dev
+        self.dev = authority.dev
+        self.authority = authority
+        self.blocks = Blocks(limits.blocks_max)
         self.metrics = metrics
         self.connections = 0  # open sockets
         self.parties: dict[int, Connection] = {}
+        self._users: ByUser[Connection] = ByUser()
         self.accepting = True
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
+        self.metrics_text: Callable[[], bytes] = lambda: b""
+        self.pages: Mapping[str, tuple[str, bytes]] = {}
+        self.admin_only = False
         self.turn = turn
         self._router = router
         self._sessions = sessions
@@ -87,10 +97,47 @@ class Hub:
         self.connections -= 1
 
     def identify(self, token: str | None, session: str | None) -> Identity:
-        return _DEVELOPER
+        now = self._dispatcher.ctx.now
+        identity = self.authority.identify(token, session, now)
+        self.blocks.check(identity.user, None, now)
+        return identity
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        """Closes a user's connections, or ends their subscriptions to one channel, and keeps her
+        out for so long; how many that ended."""
+        now = self._dispatcher.ctx.now
+        if block_ms:
+            self.blocks.block(user, channel, now + block_ms, now)
+        if channel is None:
+            self._sessions.end(user)
+        here = [one for one in self._users.of(user) if one.is_open]
+        if channel is not None:
+            dismiss = self._router.dismiss
+            return sum(dismiss(one, channel, CLOSE_KICKED, _SENT_AWAY) for one in here)
+        for connection in here:
+            connection.close(CLOSE_KICKED, _SENT_AWAY, block_ms or None)
+        return len(here)
+
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        """From now on the connection, and its session, act for this party."""
+        self._users.discard(connection.user, connection)
+        connection.identify(identity)
+        self._users.add(connection.user, connection)
+        self._router.presence.identified(connection)
+        self._sessions.renew(connection)
+
+    def must_identify(self, connection: Connection) -> bool:
+        """Whether it may do nothing until it says who is there."""
+        return connection.rank == _ANONYMOUS_RANK and self.authority.must_prove
 
     def connect(
-        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+        self,
+        form: Form,
+        sink: Sink,
+        address: str | None,
+        identity: Identity | None = None,
+        *,
+        pushes: bool = True,
     ) -> Connection:
         connection = Connection(
             next(self._ids),
@@ -98,28 +145,40 @@ class Hub:
             sink,
             self.limits,
             self.turn.dirty,
-            identity=identity or self.identify(None, None),
+            identity=identity or self.authority.default,
             address=address,
             now=self._dispatcher.ctx.now,
         )
+        connection.pushes = pushes
         self.parties[connection.id] = connection
+        self._users.add(connection.user, connection)
         self._router.presence.identified(connection)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
         self.release()
+        self.leave(connection)
+
+    def leave(self, connection: Connection) -> None:
         if connection.closed_as is not None:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
-        self.turn.open()  # who leaves does so at the time of a turn
+        if connection.pushes:
+            self.turn.open()  # who leaves does so at the time of a turn
         self._router.leave(connection)
         self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)
+        self._users.discard(connection.user, connection)
 
-    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
+    def follow(
+        self,
+        connection: Connection,
+        channels: Mapping[str, Any],
+        presence: Collection[str] = (),
+    ) -> dict[str, Any]:
         self.turn.open()
-        return self._dispatcher.follow(connection, channels)
+        return self._dispatcher.follow(connection, channels, presence)
 
     def positions(self, connection: Connection) -> dict[str, tuple[str, int]]:
         return self._router.positions(connection)
@@ -175,7 +234,6 @@ class Hub:
             self._fullest = connection
         if not connection.is_open:
             return
-        connection.look(now)
         stuck_ms = connection.stuck_ms(now)
         heartbeat_ms = connection.heartbeat_ms
         if pending > self.limits.outbox_hard_bytes:
@@ -190,6 +248,8 @@ class Hub:
                 CLOSE_SLOW,
                 f"{pending} bytes wait for you; you took none for {stuck_ms} ms",
             )
+        elif self.authority.is_over(connection.expires_at, now):
+            self._close(connection, CLOSE_EXPIRED, "the token that you showed has expired")
         elif heartbeat_ms and now - connection.last_heard_ms > _SILENT_SHARE * heartbeat_ms:
             self._close(
                 connection,
@@ -197,6 +257,8 @@ class Hub:
                 f"nothing came for {now - connection.last_heard_ms} ms, the heartbeat is"
                 f" {heartbeat_ms} ms",
             )
+        else:
+            connection.look(now)
 
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
         self.turn.open()

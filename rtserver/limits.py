@@ -85,6 +85,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     last_seen_max: Count = 1_000_000  # users: the one seen longest ago gives way
     watch_interval_ms: Annotated[int, Meta(ge=0)] = 20  # between two looks at what is watched
     namespaces_configured_max: Count = 10_000  # by channel.configure: beyond, limit_reached
+    blocks_max: Count = 10_000  # users sent away for a while: whose time ends first gives way
     watches_max: Count = 100_000  # watched things: beyond, limit_reached
     watches_per_turn: Count = 1_000  # looked at in one turn
     drain_ms: Annotated[int, Meta(ge=0)] = 2_000  # at a stop, over which reconnects are spread

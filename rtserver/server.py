@@ -23,15 +23,19 @@ from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
+from rtserver.commands.rights import check_rows
 from rtserver.commands.table import Command, load
 from rtserver.config import Config, parse_listen
 from rtserver.errors import CLOSE_DRAIN
+from rtserver.exposition import Exposition
 from rtserver.host import Host
 from rtserver.hub import Hub
 from rtserver.metrics import Metrics
 from rtserver.persist.files import Files
 from rtserver.persist.log import Log
 from rtserver.persist.recovery import Recovered, recover
+from rtserver.session.auth import Authority
+from rtserver.session.auth import check_config as check_auth
 from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
@@ -60,19 +64,25 @@ class Server:
         self,
         config: Config,
         *,
+        dev: bool,
         manual_clock: bool = False,
         files: Files | None = None,
         progress: Callable[[int, int], None] | None = None,
+        pages: Mapping[str, tuple[str, bytes]] | None = None,
     ) -> None:
         self.config = config
         self.directory = Path(config.data).absolute()
+        check_auth(config.auth)
+        self.authority = Authority(config.auth, dev=dev)
         self.address = ("", 0)
         self.failure: BaseException | None = None
         self.recovered: Recovered | None = None
         self._manual_clock = manual_clock
         self._files = files or Files()
         self._progress = progress
+        self._pages = pages or {}
         self._table: Mapping[str, Command] = load()
+        check_rows(self._table, config.rights)
         self._store = Store()
         self._metrics = Metrics()
         self._ended = asyncio.Event()
@@ -120,17 +130,12 @@ class Server:
             closing_record=self._totals,
             notify=self._notify,
         )
-        store = self._store
-        self._presence = presence = Presence(
-            store.last_seen,
-            config.limits,
-            lambda channel: store.settings.channel_rules(channel).presence_events_max,
-            restarted_ms=clock.now_ms() if recovered.now_ms else None,
-        )
-        watches = Watches(subject_kinds(store, presence, {}), config.limits)
-        router = Router(store.channels, self._metrics, watches, presence)
+        router = self._router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)
-        self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics)
+        self.authority.find_session = sessions.find
+        self._dispatcher = Dispatcher(
+            self._table, self._store, router, self._metrics, config.rights
+        )
         self._turn = Turn(
             loop=self._loop,
             clock=clock,
@@ -150,6 +155,8 @@ class Server:
             limits=config.limits,
             metrics=self._metrics,
             sessions=sessions,
+            authority=self.authority,
+            web=config.web,
             express=new_express(self._table, self._store, self._dispatcher),
         )
         self._snapshots = Snapshots(
@@ -173,8 +180,28 @@ class Server:
             snapshots=self._snapshots,
             sessions=sessions,
         )
-        self._hub.health = self._host.health
         self._dispatcher.attach(self._host)
+        self._show()
+
+    def _show(self) -> None:
+        """What probes, Prometheus and people may read over HTTP."""
+        host, hub = self._host, self._hub
+        hub.health = host.health
+        hub.metrics_text = Exposition(host.stats, self._metrics, self.config.limits).text
+        hub.pages = self._pages
+
+    def _router(self, restarted_ms: int | None) -> Router:
+        """Who hears what, with who is here and what is watched."""
+        store = self._store
+        limits = self.config.limits
+        self._presence = presence = Presence(
+            store.last_seen,
+            limits,
+            lambda channel: store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=restarted_ms,
+        )
+        watches = Watches(subject_kinds(store, presence, {}), limits)
+        return Router(store.channels, self._metrics, watches, presence)
 
     def _clock(self, recovered: Recovered) -> Clock:
         """Time goes on from the last logged one: by the boot clock, else by the wall clock."""

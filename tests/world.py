@@ -6,6 +6,7 @@ an empty store, so every test can ask whether the log alone gives the same state
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -14,9 +15,12 @@ from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
 from rtserver.commands.table import ROLES, load
+from rtserver.config import AuthConfig, RightsRow
 from rtserver.errors import DISK_FULL, ERRORS, RtError
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.session.auth import Authority
+from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.presence import Presence
@@ -83,6 +87,9 @@ class FakeHost:
     def __init__(self, world: World) -> None:
         self._world = world
         self.sessions = world.sessions
+        self.blocks = Blocks(10)
+        self.dev = world.authority.dev
+        self.must_prove = world.authority.must_prove
 
     def info(self) -> dict[str, Any]:
         return {"name": "rtserver"}
@@ -103,11 +110,18 @@ class FakeHost:
     def hello_limits(self) -> dict[str, int]:
         return {"frame_bytes_max": 1}
 
-    def subscribe_role(self, channel: str) -> str:
-        return "user" if channel.startswith("open:") else "service"
+    def identify(self, token: str) -> Any:
+        return self._world.authority.identify(token, None, self._world.now)
 
-    def presence_role(self, channel: str) -> str:
-        return "service" if "veiled" in channel else self.subscribe_role(channel)
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        connection.identify(identity)
+        self._world.presence.identified(connection)
+        self.sessions.renew(connection)
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        if block_ms:
+            self.blocks.block(user, channel, self._world.now + block_ms, self._world.now)
+        return 0
 
     def keeps(self, channel: str) -> bool:
         return self._world.store.settings.channel_rules(channel).keeps
@@ -124,7 +138,14 @@ class FakeHost:
 class World:
     """Store, router, dispatcher and a list of blocks instead of a log."""
 
-    def __init__(self, limits: Limits | None = None, restarted_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        restarted_ms: int | None = None,
+        *,
+        authority: Authority | None = None,
+        rights: Sequence[RightsRow] = (),
+    ) -> None:
         self.limits = limits or Limits()
         self.table = load()
         self.store = Store()
@@ -138,7 +159,8 @@ class World:
         self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
         self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
-        self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics)
+        self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics, rights)
+        self.authority = authority or Authority(AuthConfig(), dev=True)
         self.dispatcher.attach(FakeHost(self))
         self.express = new_express(self.table, self.store, self.dispatcher)
         self.waiting = self.dispatcher.waiting

@@ -13,6 +13,7 @@ from rtclient import table
 from rtclient.command import Command
 from rtclient.options import ReadOptions, WriteOptions
 from rtclient.results import (
+    Authenticated,
     BoardInfo,
     CounterPage,
     Created,
@@ -20,6 +21,7 @@ from rtclient.results import (
     Entries,
     History,
     Jumped,
+    Kicked,
     NamePage,
     NamespaceRules,
     Pong,
@@ -60,6 +62,20 @@ class Server:
 
     def __init__(self, call: Caller) -> None:
         self._call = call
+
+    def auth(self, token: str, **options: Unpack[ReadOptions]) -> Future[Authenticated]:
+        """Shows a fresh token of the same user before the last one expires."""
+        return self._call(table.SERVER_AUTH, (token,), options)
+
+    def kick(
+        self,
+        user: str,
+        channel: str | None = None,
+        block_ms: int = 0,
+        **options: Unpack[ReadOptions],
+    ) -> Future[Kicked]:
+        """Closes a user's connections, or ends what she hears of a channel, and keeps her out."""
+        return self._call(table.SERVER_KICK, (user, channel, block_ms), options)
 
     def ping(self, **options: Unpack[ReadOptions]) -> Future[Pong]:
         """Answers at once with the server's time."""

@@ -12,6 +12,7 @@ from rtclient.decode import many, many_or_errors
 from rtclient.errors import Error
 
 __all__ = [
+    "Authenticated",
     "BoardInfo",
     "CounterItem",
     "CounterPage",
@@ -21,6 +22,7 @@ __all__ = [
     "Entry",
     "History",
     "Jumped",
+    "Kicked",
     "Message",
     "NamePage",
     "NamespaceRules",
@@ -42,6 +44,30 @@ __all__ = [
     "ValuesOrErrors",
     "Within",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """What `server.auth` answers."""
+
+    user: str | None
+    role: str
+    expires_at: int | None
+
+
+def to_authenticated(raw: Any) -> Authenticated:
+    return Authenticated(raw.get("user"), raw["role"], raw.get("expires_at"))
+
+
+@dataclass(frozen=True, slots=True)
+class Kicked:
+    """What `server.kick` answers."""
+
+    ended: int
+
+
+def to_kicked(raw: Any) -> Kicked:
+    return Kicked(raw["ended"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,12 @@ from typing import Any, Final
 from rtclient import results
 from rtclient.command import Command, Effect
 
+SERVER_AUTH: Command[results.Authenticated] = Command(
+    "server.auth", Effect.SESSION, results.to_authenticated, ("token",), 1
+)
+SERVER_KICK: Command[results.Kicked] = Command(
+    "server.kick", Effect.SESSION, results.to_kicked, ("user", "channel", "block_ms"), 1
+)
 SERVER_PING: Command[results.Pong] = Command("server.ping", Effect.SESSION, results.to_pong, (), 0)
 SERVER_INFO: Command[Any] = Command("server.info", Effect.SESSION, None, (), 0)
 SERVER_STATS: Command[Any] = Command("server.stats", Effect.SESSION, None, (), 0)
@@ -149,6 +155,8 @@ PRESENCE_GET: Command[results.UserPresences] = Command(
     "presence.get", Effect.READ, results.to_user_presences, ("users",), 1
 )
 TABLE: Final[dict[str, Command[Any]]] = {
+    "server.auth": SERVER_AUTH,
+    "server.kick": SERVER_KICK,
     "server.ping": SERVER_PING,
     "server.info": SERVER_INFO,
     "server.stats": SERVER_STATS,

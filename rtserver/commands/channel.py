@@ -38,12 +38,15 @@ POSITIONS = Shape("PublishedMany", items="[Published]")
 MESSAGE = Shape("Message", offset="int", data="data", at="int", key="text?", sender="text?")
 SUBSCRIBED = Shape(
     "Subscribed",
-    epoch="text",
-    offset="int",
-    recovered="bool",
-    messages="[Message]",
-    state="data?",
-    presence="PresenceCount?",
+    **{
+        "class": "text",
+        "epoch": "text",
+        "offset": "int",
+        "recovered": "bool",
+        "messages": "[Message]",
+        "state": "data?",
+        "presence": "PresenceCount?",
+    },
 )
 PRESENT_COUNT = Shape("PresenceCount", count="int")
 PRESENT = Shape("Present", user="text", devices="int", since="int")
@@ -97,7 +100,8 @@ _PUBLICATION = Item(
     params=[_channel, Param("data", DATA), Param("key", NAME, None)],
     returns=POSITION,
     key="channel",
-    right="service",
+    right="anonymous",
+    access="publish",
     summary="Publishes data to all who subscribe, and to the history unless it is transient.",
 )
 def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None) -> dict[str, Any]:
@@ -113,12 +117,14 @@ def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None
     params=[Param("items", VECTOR, doc="[[channel, data, key?], ...]")],
     returns=POSITIONS,
     items="items",
-    right="service",
+    right="anonymous",
+    access="publish",
     summary="Publishes many messages in order; a failed item is {error} in its place.",
 )
 def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
     def one(item: Any) -> dict[str, Any]:
         channel, data, key = _PUBLICATION.read(item)
+        ctx.need_access("publish", "channel.publish", channel)
         offset, epoch = store.channels.publish(ctx.now, channel, pack(data), key, ctx.user)
         return {"offset": offset, "epoch": epoch}
 
@@ -144,7 +150,8 @@ def _is_kept(result: Any) -> bool:
     returns=SUBSCRIBED,
     key="channel",
     cost=5,
-    right="user",
+    right="anonymous",
+    access="subscribe",
     summary="Begins pushes of a channel; with since, what came after that position comes first.",
 )
 def subscribe(
@@ -157,9 +164,8 @@ def subscribe_within(
     ctx: Context, name: str, since: Any, bytes_max: int, *, presence: bool = False
 ) -> dict[str, Any]:
     """Subscribes the caller; the messages of the reply are at most so many bytes."""
-    ctx.need_role(ctx.host.subscribe_role(name), f"subscribing to {name!r}")
-    if presence:
-        _need_presence(ctx, name)
+    _check_rights(ctx, name, presence=presence)
+    ctx.host.blocks.check(ctx.user, name, ctx.now)
     connection = ctx.connection
     _check_room(ctx, name)
     if name.startswith("$"):
@@ -170,17 +176,33 @@ def subscribe_within(
     return ctx.router.subscribe(connection, channel, since, bytes_max, presence=presence)
 
 
-def _need_presence(ctx: Context, name: str) -> None:
-    ctx.need_role(ctx.host.presence_role(name), f"seeing who is on {name!r}")
+def _check_rights(ctx: Context, name: str, *, presence: bool) -> None:
+    ctx.need_access("subscribe", "channel.subscribe", name)
+    if presence:
+        ctx.need_access("presence", "channel.presence", name)
 
 
-def _check_room(ctx: Context, name: str) -> None:
+def drop_forbidden(ctx: Context) -> None:
+    """Ends the subscriptions that the caller, who may do less than before, may not have now."""
     connection = ctx.connection
-    if not connection.pushes:
+    for name, subscription in list(connection.subscriptions.items()):
+        try:
+            _check_rights(ctx, name, presence=subscription.presence)
+        except RtError as error:
+            ctx.router.dismiss(connection, name, error.kind, error.message)
+
+
+def _check_hears(ctx: Context) -> None:
+    if not ctx.connection.pushes:
         raise RtError(
             CONFLICT,
             "an HTTP call cannot hear; open /v1/stream, /v1/poll or a WebSocket for that",
         )
+
+
+def _check_room(ctx: Context, name: str) -> None:
+    _check_hears(ctx)
+    connection = ctx.connection
     bound = ctx.host.subscriptions_max
     if name not in connection.subscriptions and len(connection.subscriptions) >= bound:
         raise RtError(
@@ -210,10 +232,11 @@ def follow(
     params=[_watchable],
     returns=UNSUBSCRIBED,
     key="channel",
-    right="user",
+    right="anonymous",
     summary="Ends the pushes of a channel; unsubscribed is false where there were none.",
 )
 def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
+    _check_hears(ctx)
     return {"unsubscribed": ctx.router.unsubscribe(ctx.connection, channel)}
 
 
@@ -229,13 +252,13 @@ def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
     returns=HISTORY,
     key="channel",
     items="limit",
-    right="user",
+    right="anonymous",
+    access="subscribe",
     summary="Messages in ascending order: the first after an offset, or the last before one.",
 )
 def history(
     store: Store, ctx: Context, name: str, after: int | None, before: int | None, limit: int
 ) -> dict[str, Any]:
-    ctx.need_role(ctx.host.subscribe_role(name), f"the history of {name!r}")
     channel = store.channels.get(name)
     if channel is None:
         return {"messages": [], "epoch": None, "offset": 0, "next": None}
@@ -276,13 +299,13 @@ def _within(messages: list[Message], *, newest: bool) -> list[Message]:
     returns=PRESENCE,
     key="channel",
     items="limit",
-    right="user",
+    right="anonymous",
+    access="presence",
     summary="Users who are on a channel, by name; next is the after of the next page.",
 )
 def presence(
     _store: Store, ctx: Context, name: str, after: str | None, limit: int
 ) -> dict[str, Any]:
-    _need_presence(ctx, name)
     here = ctx.router.presence
     rows, following = here.page(name, after, limit)
     kept = fitting(rows, lambda row: name_bytes(row["user"]))

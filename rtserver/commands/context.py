@@ -12,14 +12,19 @@ import hashlib
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from rtserver.commands.table import ROLES
-from rtserver.errors import FORBIDDEN, RtError
+from rtserver.commands.rights import Rights
+from rtserver.commands.table import ROLES, Access
+from rtserver.errors import UNAUTHENTICATED, RtError
+from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
+from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.state.channels import Channel
 
 __all__ = ["Context", "Host"]
+
+_ANONYMOUS_RANK = ROLES["anonymous"]
 
 
 class Host(Protocol):
@@ -41,11 +46,18 @@ class Host(Protocol):
 
     sessions: Sessions
 
-    def subscribe_role(self, channel: str) -> str:
-        """The least role that may hear the channel."""
+    blocks: Blocks
+    dev: bool  # development mode: a user is believed without proof
+    must_prove: bool  # who proves nothing may do nothing but that
 
-    def presence_role(self, channel: str) -> str:
-        """The least role that may see who is on the channel."""
+    def identify(self, token: str) -> Identity:
+        """Who shows this token. Raises RtError."""
+
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        """From now on the connection acts for this party."""
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        """Sends a user away; how many connections or subscriptions that ended."""
 
     def keeps(self, channel: str) -> bool:
         """Whether messages of the channel are kept and numbered."""
@@ -61,6 +73,7 @@ class Context:
 
     __slots__ = (
         "_host",
+        "_rights",
         "_router",
         "address",
         "caller",
@@ -70,6 +83,7 @@ class Context:
         "replaying",
         "role",
         "seed",
+        "service",
         "unlogged",
         "user",
     )
@@ -78,6 +92,7 @@ class Context:
         self.now = 0  # ms since 1970 UTC; one reading a turn
         self.user: str | None = None
         self.address: str | None = None
+        self.service: str | None = None  # the back end that calls
         self.role = ROLES["internal"]
         self.replaying = False
         self.seed = b""  # chance of this turn, logged with its block
@@ -85,6 +100,7 @@ class Context:
         self.effect: list[Any] | None = None  # what to log instead of the arguments
         self.unlogged = False  # nothing of this call needs to be logged
         self.caller: Connection | None = None  # whose user, address and role these are
+        self._rights: Rights | None = None
         self._router: Router | None = None
         self._host: Host | None = None
 
@@ -102,14 +118,27 @@ class Context:
         """The record holds these arguments: only what was really applied."""
         self.effect = list(args)
 
-    def need_role(self, role: str, what: str) -> None:
-        """Raises RtError forbidden, naming the missing role. Not checked on replay."""
-        if self.role < ROLES[role] and not self.replaying:
-            raise RtError(FORBIDDEN, f"{what} needs the role {role}", {"role": role})
+    def need_proof(self, rank: int, what: str) -> None:
+        """Raises RtError where it must be known who calls, and is not."""
+        if rank == _ANONYMOUS_RANK and self.host.must_prove:
+            raise RtError(
+                UNAUTHENTICATED,
+                f"{what} needs to know who is there: show a token with server.hello, or over HTTP"
+                " as Authorization: Bearer",
+            )
+
+    def need_access(self, access: Access, command: str, channel: str) -> None:
+        """Raises RtError forbidden where the caller may not do that on the channel, of which the
+        table knows nothing because it is one among many. Not checked on replay."""
+        if not self.replaying:
+            self.need_proof(self.role, command)
+            assert self._rights is not None, "only replay has no rights"
+            self._rights.check_access(access, command, channel, self.role, self.user)
 
     # --- for session commands ---
 
-    def attach(self, router: Router, host: Host) -> None:
+    def attach(self, router: Router, host: Host, rights: Rights) -> None:
+        self._rights = rights
         self._router = router
         self._host = host
 
@@ -117,6 +146,7 @@ class Context:
         """The caller of the next command."""
         self.caller = connection
         self.user = connection.user
+        self.service = connection.service
         self.address = connection.address
         self.role = connection.rank
 

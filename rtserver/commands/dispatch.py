@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rtserver.commands.channel import follow
@@ -22,12 +22,16 @@ from rtserver.commands.journal import (
     META_DRAWS,
     META_KEY,
     META_RESULT,
+    META_SERVICE,
     META_SOURCE,
     META_USER,
     new_journal,
+    scope_of,
 )
 from rtserver.commands.options import Options, parse_options
+from rtserver.commands.rights import Rights
 from rtserver.commands.table import ROLES, Ack, Command
+from rtserver.config import RightsRow
 from rtserver.errors import (
     DEADLINE_EXCEEDED,
     DUPLICATE,
@@ -55,6 +59,7 @@ _RESULT_ITEM_BYTES = 512  # of the remembered result of one item of a vector
 _UNKNOWN_COST = 20  # looking for a near name
 _ID_MAX = 2**64
 _SERVICE_RANK = ROLES["service"]
+_ADMIN_RANK = ROLES["admin"]
 _INTERNAL_RANK = ROLES["internal"]
 
 
@@ -89,6 +94,7 @@ class Dispatcher:
         store: Store,
         router: Router,
         metrics: Metrics,
+        rights: Sequence[RightsRow] = (),
     ) -> None:
         self.ctx = Context()
         self.journal = new_journal(store.counters.tally)
@@ -100,9 +106,10 @@ class Dispatcher:
         self._store = store
         self._router = router
         self._metrics = metrics
+        self._rights = Rights(table, rights, store.settings.channel_rules)
 
     def attach(self, host: Host) -> None:
-        self.ctx.attach(self._router, host)
+        self.ctx.attach(self._router, host, self._rights)
 
     # --- entrances ---
 
@@ -140,10 +147,12 @@ class Dispatcher:
             if command is None or command.rank == _INTERNAL_RANK:
                 cost = _UNKNOWN_COST
                 raise self._unknown(method)
-            if connection.rank < command.rank:
-                raise _forbidden(command)
+            if not command.unproven:
+                self.ctx.need_proof(connection.rank, method)
             options = parse_options(raw_options) if raw_options else None
             args = command.bind(params)
+            if connection.rank < _ADMIN_RANK:
+                self._rights.check(command, args, connection.rank, connection.user)
             if command.items_place is not None or command.cost > 1:
                 cost = command.total_cost(args)
             if self.ctx.caller is not connection:
@@ -192,21 +201,23 @@ class Dispatcher:
         connection.waiting += 1
         self.waiting.append(Waiting(connection, reply, 1, request_id, timeout_ms))
 
-    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
+    def follow(
+        self, connection: Connection, channels: Mapping[str, Any], presence: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Subscribes each channel from where it says; see transport.engine."""
         self.ctx.enter(connection)
-        return follow(self.ctx, channels)
+        return follow(self.ctx, channels, presence)
 
     def issue(self, method: str, args: list[Any], size: int = 0) -> Any:
         """An internal command, logged like any other, also within another command. `size`: bytes
         of its arguments, where they are many."""
         ctx = self.ctx
-        outer = (ctx.user, ctx.address, ctx.role)
-        ctx.user, ctx.address, ctx.role = None, None, _INTERNAL_RANK
+        outer = (ctx.user, ctx.service, ctx.address, ctx.role)
+        ctx.user, ctx.service, ctx.address, ctx.role = None, None, None, _INTERNAL_RANK
         try:
             return self._write(self._table[method], args, size, "logged", None)
         finally:
-            ctx.user, ctx.address, ctx.role = outer
+            ctx.user, ctx.service, ctx.address, ctx.role = outer
 
     # --- writes ---
 
@@ -254,6 +265,8 @@ class Dispatcher:
         ctx = self.ctx
         if ctx.user is not None:
             meta[META_USER] = ctx.user
+        if ctx.service is not None:
+            meta[META_SERVICE] = ctx.service
         if ctx.address is not None:
             meta[META_ADDRESS] = ctx.address
         if ctx.draws != drawn:
@@ -281,7 +294,7 @@ class Dispatcher:
         if options.as_user is not None or options.address is not None:
             _act_for(ctx, options)
         answers = self._store.answers
-        scope = ctx.user or ""
+        scope = scope_of(ctx.user, ctx.service)
         key = options.idempotency_key
         meta: dict[str, Any] = {}
         if key is not None:
@@ -341,14 +354,6 @@ def _fingerprint(command: Command, args: list[Any]) -> bytes:
         return fingerprint(pack((command.name, args)))
     except (TypeError, ValueError, OverflowError) as error:
         raise RtError(INVALID_PARAMS, f"{command.name} cannot take such items: {error}") from None
-
-
-def _forbidden(command: Command) -> RtError:
-    return RtError(
-        FORBIDDEN,
-        f"{command.name} needs the role {command.right}",
-        {"role": command.right},
-    )
 
 
 def _act_for(ctx: Context, options: Options) -> None:

@@ -7,7 +7,6 @@ the fields of a result. Validation, `help`, protocol.md and the SDK are all made
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,11 @@ from rtserver.limits import (
     INT64_MIN,
     LIST_MAX,
     META_BYTES_MAX,
-    NAME_BYTES_MAX,
     NOTE_BYTES_MAX,
     VECTOR_MAX,
 )
 from rtserver.wire.codec import check_data, pack
+from rtserver.wire.names import NAME_RULE, is_name
 
 __all__ = [
     "BOOL",
@@ -82,19 +81,11 @@ class Shape:
 SHAPES: dict[str, Shape] = {}
 
 
-_NAME = re.compile(r"[^\x00-\x20\x7f-\xa0,\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-_is_name = _NAME.fullmatch
-_NAME_CHARS_SAFE = NAME_BYTES_MAX // 4  # so many characters are never more than 255 bytes
-_NAME_RULE = f"1 to {NAME_BYTES_MAX} bytes of UTF-8 without control characters, spaces or commas"
-
-
 def _name(value: Any) -> str:
     if type(value) is not str:
         raise ValueError(f"expected text, not {_type(value)}")
-    if not _is_name(value):
-        raise ValueError(f"expected {_NAME_RULE}")
-    if len(value) > _NAME_CHARS_SAFE and len(value.encode("utf-8", "replace")) > NAME_BYTES_MAX:
-        raise ValueError(f"expected {_NAME_RULE}")
+    if not is_name(value):
+        raise ValueError(f"expected {NAME_RULE}")
     return value
 
 

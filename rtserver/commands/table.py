@@ -14,18 +14,14 @@ from typing import Any, Final, Literal, NoReturn
 
 from rtserver.commands.kinds import Kind, Shape
 from rtserver.errors import INVALID_PARAMS, RtError, shown
+from rtserver.session.identity import RANKS
 
-__all__ = ["ROLES", "Ack", "Command", "Effect", "Param", "Role", "command", "load"]
+__all__ = ["ROLES", "Access", "Ack", "Command", "Effect", "Param", "Role", "command", "load"]
 
 Role = Literal["anonymous", "user", "service", "admin", "internal"]
-ROLES: Final[dict[str, int]] = {
-    "anonymous": 0,
-    "user": 1,
-    "service": 2,
-    "admin": 3,
-    "internal": 4,  # only the server itself: timers, start, snapshots
-}
+ROLES: Final = RANKS
 Ack = Literal["memory", "logged", "synced"]
+Access = Literal["subscribe", "publish", "presence"]
 Handler = Callable[..., Any]
 Coalesce = Callable[[Any, list[Any], Any], bool]
 
@@ -64,13 +60,16 @@ class Command:
     write. right: the least role. cost: units of a turn's budget, plus one an item of the
     parameter `items` (an array's length or a limit). version: of the handler's meaning, kept in
     each record; `older` holds the handlers of earlier versions for replay. coalesce: for writes
-    that may be summed up with others of the turn instead of being logged one by one.
+    that may be summed up with others of the turn instead of being logged one by one. access: which
+    right of its namespace opens the channel that is named (commands.rights); `right` is then what
+    anybody needs. unproven: may be called before it is known who calls, where that must be known.
     """
 
     __slots__ = (
         "_checks",
         "_defaults",
         "_places",
+        "access",
         "ack",
         "coalesce",
         "cost",
@@ -88,6 +87,7 @@ class Command:
         "returns",
         "right",
         "summary",
+        "unproven",
         "version",
     )
 
@@ -101,6 +101,7 @@ class Command:
         returns: str | Shape,
         summary: str,
         right: Role,
+        access: Access | None = None,
         key: str | None = None,
         ack: Ack = "logged",
         cost: int = 1,
@@ -109,6 +110,7 @@ class Command:
         older: Mapping[int, Handler] | None = None,
         coalesce: Coalesce | None = None,
         offloaded: bool = False,
+        unproven: bool = False,
     ) -> None:
         self.name = name
         self.noun = name.partition(".")[0]
@@ -120,12 +122,14 @@ class Command:
         self.summary = summary
         self.right = right
         self.rank = ROLES[right]
+        self.access: Access | None = access
         self.ack: Ack = ack
         self.cost = cost
         self.version = version
         self.older = dict(older or {})
         self.coalesce = coalesce
         self.offloaded = offloaded
+        self.unproven = unproven
         self._places = {param.name: place for place, param in enumerate(self.params)}
         self._checks = tuple(param.kind.check for param in self.params)
         self._defaults = [param.default for param in self.params]

@@ -13,9 +13,11 @@ from rtserver.clock import ManualClock
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.table import load
+from rtserver.config import AuthConfig
 from rtserver.hub import Hub
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.session.auth import Authority
 from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
@@ -81,11 +83,13 @@ class FakeTransport:
         self.stuck = b""
         self.closing = False
         self.reading = True
+        self.eof = False  # the server has closed its half
         self.protocol: Any = None
         self._data = b""
 
     def write(self, data: bytes) -> None:
         assert not self.closing
+        assert not self.eof
         if self.rig.dispatcher.journal:
             self.rig.unlogged.append(data)
         self.rig.events.append(("write", len(data)))
@@ -138,6 +142,12 @@ class FakeTransport:
     def resume_reading(self) -> None:
         self.reading = True
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.eof = True
+
     def close(self) -> None:
         self.closing = True
         if not self.stuck:
@@ -186,6 +196,7 @@ class Rig:
             limits=self.limits,
             fail=self.failures.append,
         )
+        self.authority = Authority(AuthConfig(), dev=True, find_session=self.sessions.find)
         self.hub = Hub(
             turn=self.turn,
             dispatcher=self.dispatcher,
@@ -194,9 +205,12 @@ class Rig:
             limits=self.limits,
             metrics=self.metrics,
             sessions=self.sessions,
+            authority=self.authority,
             express=new_express(load(), self.store, self.dispatcher),
         )
-        self.dispatcher.attach(FakeHost(self))
+        host = FakeHost(self)
+        host.act_as, host.kick, host.blocks = self.hub.act_as, self.hub.kick, self.hub.blocks
+        self.dispatcher.attach(host)
         self.turn.open()
         self.dispatcher.issue("channel.era", ["era"])
 
