@@ -51,9 +51,12 @@ _PUBLIC: Final = {
         "StateError",
         "Timeout",
     ],
+    "rtclient.items": ["Gap", "Join", "Leave"],
     "rtclient.options": ["Position"],
-    "rtclient.results": ["Message"],
-    "rtclient.subscription": ["Gap", "Subscription"],
+    "rtclient.results": ["Message", "UserPresence"],
+    "rtclient.states": ["BoardState", "CounterState"],
+    "rtclient.subscription": ["Subscription"],
+    "rtclient.watch": ["Watch"],
 }
 
 _TYPES: Final = {"int": "int", "number": "int | float", "text": "str", "bool": "bool"}

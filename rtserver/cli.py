@@ -37,6 +37,7 @@ from rtserver.config import (
     check_config,
     load_config,
     parse_listen,
+    unix_path,
 )
 from rtserver.host import loop_name
 from rtserver.pages import read_pages
@@ -147,7 +148,6 @@ def _configured(path: Path | None, listen: str | None, data: str | None) -> Conf
 
 
 def _check_access(config: Config, *, dev: bool, manual_clock: bool) -> None:
-    host, _ = parse_listen(config.listen)
     if not dev and not is_configured(config.auth):
         _exit(
             EXIT_CONFIG,
@@ -157,13 +157,18 @@ def _check_access(config: Config, *, dev: bool, manual_clock: bool) -> None:
         )
     if not dev and manual_clock:
         _exit(EXIT_CONFIG, "--manual-clock is for development and needs --dev")
-    if dev and not _is_loopback(host):
-        _exit(EXIT_CONFIG, f"--dev listens on loopback only, {host!r} is another address")
+    for address in (config.listen, *(one.listen for one in config.listeners)):
+        if dev and not _is_local(address):
+            _exit(EXIT_CONFIG, f"--dev listens on loopback only, {address!r} is another address")
     if manual_clock:
         _say("the clock is manual: time moves only by server.advance")
 
 
-def _is_loopback(host: str) -> bool:
+def _is_local(address: str) -> bool:
+    """Whether only this machine reaches it: loopback, or a unix socket."""
+    if unix_path(address) is not None:
+        return True
+    host, _ = parse_listen(address)
     if host == "localhost":
         return True
     try:
@@ -197,13 +202,15 @@ async def _serve(
         _say(f"rtserver: {error}")
         return EXIT_DAMAGED
     except (OSError, LogFailed) as error:
-        _say(f"rtserver: cannot listen on {config.listen} or use {config.data}: {error}")
+        _say(f"rtserver: cannot listen or use {config.data}: {error}")
         return EXIT_START
     assert server.recovered is not None, "start recovers"
     _say(_recovered_line(server.directory, server.recovered, time.monotonic() - started))
     for report in server.recovered.reports:
         _say(f"recovery: {report}")
     _say(f"listening on rt://{server.url_address} (frames, nc, http and ws)")
+    for address in server.listeners.shown[1:]:
+        _say(f"listening on {address}")
     if dev:
         _say("development mode: everyone on this machine has all rights")
     server.handle_signals()

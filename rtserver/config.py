@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +25,9 @@ _SEGMENT_OVERHEAD = 192 * 1024  # headers, the slack of a turn's last record, th
 DEFAULT_PORT = 7370
 DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 DEFAULT_DATA = "rtserver-data"
+UNIX_PEER = "unix"  # in the place of a network: processes on this machine, by a unix socket
+UNIX_PATH_BYTES_MAX = 103  # what every system's sockaddr_un takes
+_UNIX = "unix:"
 
 Role = Literal["anonymous", "user", "service", "admin"]
 ChannelKind = Literal["must", "latest", "transient"]  # of a channel, see protocol.md section 7
@@ -77,7 +81,7 @@ class WebConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     origins: list[str] = []  # such as "https://shop.example"; "*" for any. None: same host only
     hosts: list[str] = []  # names this server is called by; none: any
-    trusted_proxies: list[str] = []  # networks whose X-Forwarded-For is believed
+    trusted_proxies: list[str] = []  # networks or "unix": whose X-Forwarded-For is believed
 
 
 class ServiceKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,6 +156,37 @@ def check_config(config: Config) -> None:
     if config.limits.outbox_hard_bytes <= config.limits.outbox_soft_bytes:
         raise ConfigError("limits.outbox_hard_bytes must be more than limits.outbox_soft_bytes")
     parse_listen(config.listen)
+    for listener in config.listeners:
+        if unix_path(listener.listen) is None:
+            parse_listen(listener.listen)
+    for network in config.web.trusted_proxies:
+        parse_network(network)
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network | None:
+    """A network of `web.trusted_proxies`, or None for `unix`: whoever comes by a unix socket.
+    Raises ConfigError."""
+    if text == UNIX_PEER:
+        return None
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ConfigError(
+            f"web.trusted_proxies names {text!r}, expected addresses such as 10.0.0.0/8 or ::1,"
+            f" or {UNIX_PEER!r}"
+        ) from None
+
+
+def unix_path(text: str) -> str | None:
+    """The path of "unix:/path"; None where that is another kind of address. Raises ConfigError."""
+    if not text.startswith(_UNIX):
+        return None
+    path = text.removeprefix(_UNIX)
+    if not path.startswith("/") or len(path.encode()) > UNIX_PATH_BYTES_MAX:
+        raise ConfigError(
+            f"listen is {text!r}, expected unix:/PATH with at most {UNIX_PATH_BYTES_MAX} bytes"
+        )
+    return path
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -164,62 +199,81 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*?)`(?: - at `\$?\.?(?P<at>.*)`)?")
+_MISSING = re.compile(r"Object missing required field `(?P<key>.*?)`")
 _BAD = re.compile(r"(?P<why>.*?) - at `\$\.?(?P<at>.*)`$")
+_STEP = re.compile(r"\[(?P<place>\d+)\]|\[\.\.\.\]|(?P<key>[^.\[]+)")
+
+_Path = list[str | int]
 
 
 def _explain(message: str, tree: dict[str, Any]) -> str:
     """msgspec's validation message in terms of TOML keys."""
     unknown = _UNKNOWN.match(message)
     if unknown is not None:
-        return _explain_unknown(unknown["key"], _table(unknown["at"] or "", tree))
+        return _explain_unknown(unknown["key"], _path(unknown["at"] or "", tree))
     bad = _BAD.match(message)
     if bad is None:
         return message
-    path = _table(bad["at"], tree)
+    path = _path(bad["at"], tree)
+    missing = _MISSING.match(bad["why"])
+    if missing is not None:
+        return f"{_written([*path, missing['key']])} is missing"
     found = _lookup(tree, path)
     expected = bad["why"].removeprefix("Expected ").replace("`", "")
-    if path[-1] == "subscribe":
-        expected = " or ".join(get_args(Role))
-    return f"{'.'.join(path)} is {found!r}, expected {expected}"
+    if get_origin(_kind_at(path)) is Literal:
+        expected = " or ".join(get_args(_kind_at(path)))
+    return f"{_written(path)} is {found!r}, expected {expected}"
 
 
-def _explain_unknown(key: str, table: list[str]) -> str:
-    valid = _valid_keys(table)
+def _explain_unknown(key: str, table: _Path) -> str:
+    valid = [field.encode_name for field in msgspec.structs.fields(_kind_at(table))]
     near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    path = ".".join([*table, key])
+    path = _written([*table, key])
     if near:
-        return f"{path} is not a key; did you mean {'.'.join([*table, near[0]])}?"
+        return f"{path} is not a key; did you mean {_written([*table, near[0]])}?"
     return f"{path} is not a key; expected one of {', '.join(sorted(valid))}"
 
 
-def _table(at: str, tree: dict[str, Any]) -> list[str]:
-    """The key path of msgspec's `a[...].b`; [...] stands for the one namespace that is wrong."""
-    path = [part for part in at.replace("[...]", ".*").split(".") if part]
-    return [_guilty_namespace(tree) if part == "*" else part for part in path]
+def _path(at: str, tree: dict[str, Any]) -> _Path:
+    """The keys of msgspec's `a[0].b[...].c`; [...] stands for the one entry that is wrong."""
+    path: _Path = []
+    for step in _STEP.finditer(at):
+        if step["place"] is not None:
+            path.append(int(step["place"]))
+        else:
+            path.append(step["key"] or _guilty(_lookup(tree, path), _kind_at([*path, ""])))
+    return path
 
 
-def _guilty_namespace(tree: dict[str, Any]) -> str:
-    for name, table in tree.get("namespaces", {}).items():
+def _guilty(table: dict[str, Any], kind: Any) -> str:
+    for name, value in table.items():
         try:
-            msgspec.convert(table, Namespace)
+            msgspec.convert(value, kind)
         except msgspec.ValidationError:
-            return str(name)
+            return name
     return "NAME"
 
 
-def _lookup(tree: Any, path: list[str]) -> Any:
+def _written(path: _Path) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)[1:]
+
+
+def _lookup(tree: Any, path: _Path) -> Any:
     for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
+        tree = tree[key] if isinstance(key, int) else tree.get(key)
     return tree
 
 
-def _valid_keys(table: list[str]) -> list[str]:
+def _kind_at(path: _Path) -> Any:
+    """The type of what stands there."""
     kind: Any = Config
-    for key in table:
-        if kind is Config and key == "namespaces":
-            kind = dict
-        elif kind is dict:
-            kind = Namespace
+    for key in path:
+        if get_origin(kind) in (list, dict):
+            kind = get_args(kind)[-1]
         else:
-            kind = get_type_hints(kind).get(key, Config)
-    return [] if kind is dict else [field.encode_name for field in msgspec.structs.fields(kind)]
+            names = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
+            kind = get_type_hints(kind)[names[str(key)]]
+        inner = get_args(kind)
+        if type(None) in inner:
+            kind = inner[0]
+    return kind

@@ -81,6 +81,8 @@ class Exposition(Collector):
         yield _gauge("watches", "Derived channels that somebody watches.", stats["watches"])
         yield from _sessions(stats["sessions"])
         yield from _state(stats["state"])
+        full = int(stats["memory"]["full"])
+        yield _gauge("memory_full", "1 while nothing new is taken for want of memory.", full)
         yield from _log(stats["log"])
         for key, (name, text) in _COUNTERS.items():
             yield _counter(name, text, stats[key])
@@ -102,6 +104,8 @@ class Exposition(Collector):
             "idempotency_keys_max": state["keys"],
             "sources_max": state["sources"],
         }
+        if self._limits.memory_max:
+            used["memory_max"] = stats["memory"]["resident"]
         bound = GaugeMetricFamily("rtserver_limit", "A configured bound.", labels=["limit"])
         filled = GaugeMetricFamily(
             "rtserver_limit_used", "How much of the bound is used.", labels=["limit"]

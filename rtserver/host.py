@@ -16,8 +16,10 @@ from rtserver.compiled import active_modules
 from rtserver.config import Config
 from rtserver.errors import CONFLICT, RtError
 from rtserver.hub import Hub
+from rtserver.memory import Memory
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
+from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
@@ -55,6 +57,7 @@ class Host:
         clock: Clock,
         snapshots: Snapshots,
         sessions: Sessions,
+        memory: Memory,
     ) -> None:
         self.sessions = sessions
         self.blocks = hub.blocks
@@ -73,6 +76,7 @@ class Host:
         self._log = log
         self._clock = clock
         self._snapshots = snapshots
+        self._memory = memory
         self._started_ms = clock.now_ms()
         self._time_accepted = False
 
@@ -115,6 +119,7 @@ class Host:
             "presence": self._router.presence.stats(),
             "watches": len(self._router.watches),
             "state": self._store.totals(),
+            "memory": self._memory.stats(),
             "log": self._log.stats(),
             **self._metrics.as_map(),
         }
@@ -147,6 +152,9 @@ class Host:
 
     def identify(self, token: str) -> Identity:
         return self._hub.identify(token, None)
+
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        self._hub.act_as(connection, identity)
 
     def kick(self, user: str, channel: str | None, block_ms: int) -> int:
         return self._hub.kick(user, channel, block_ms)
@@ -184,6 +192,10 @@ class Host:
             problems.append("stopping")
         if self._log.full or self._log.stalled:
             problems.append("disk_full: writes are refused until there is room for the log")
+        if self._memory.full:
+            problems.append(
+                "memory_full: nothing new is taken until less memory is used (limits.memory_max)"
+            )
         offset = self._clock.wall_offset_ms()
         if abs(offset) > _DISAGREEMENT_MS_MAX and not self._time_accepted:
             problems.append(

@@ -11,25 +11,39 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from rtserver.clock import monotonic_us
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.reference import help_text
 from rtserver.commands.table import Command
 from rtserver.config import WebConfig
-from rtserver.errors import CLOSE_EXPIRED, CLOSE_IDLE, CLOSE_KICKED, CLOSE_SLOW, CloseKind
+from rtserver.errors import (
+    CLOSE_EXPIRED,
+    CLOSE_IDLE,
+    CLOSE_KICKED,
+    CLOSE_SLOW,
+    CLOSE_UNAUTHENTICATED,
+    CloseKind,
+)
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.auth import Authority
 from rtserver.session.blocks import Blocks
+from rtserver.session.by_user import ByUser
 from rtserver.session.connection import Connection, Form, Sink
-from rtserver.session.identity import Identity
+from rtserver.session.identity import RANKS, Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
+from rtserver.structs.deadlines import Deadlines
 from rtserver.tick import Turn
-from rtserver.transport.engine import Reader
+from rtserver.transport.engine import Newcomer, Reader
+from rtserver.transport.proxies import trusted_in
 
 __all__ = ["Hub"]
 
+_ANONYMOUS = RANKS["anonymous"]
+_SENT_AWAY = "the application sent you away"
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
+_LATE_PER_LOOK = 500  # newcomers that are closed in one go
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
 
 
@@ -52,17 +66,24 @@ class Hub:
     ) -> None:
         self.limits = limits
         self.web = web or WebConfig()
+        self.trusted_proxies = trusted_in(self.web.trusted_proxies)
         self.dev = authority.dev
         self.authority = authority
         self.blocks = Blocks(limits.blocks_max)
         self.metrics = metrics
         self.connections = 0  # open sockets
         self.parties: dict[int, Connection] = {}
+        self._users: ByUser[Connection] = ByUser()
         self.accepting = True
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
         self.metrics_text: Callable[[], bytes] = lambda: b""
         self.pages: Mapping[str, tuple[str, bytes]] = {}
         self.admin_only = False
+        must_prove = authority.must_prove
+        self._silent: Deadlines[Newcomer] = Deadlines(  # sockets that have said nothing
+            limits.unauthenticated_ms_max if must_prove else limits.silent_ms_max
+        )
+        self._unproven: Deadlines[int] = Deadlines(limits.unauthenticated_ms_max)  # by id
         self.turn = turn
         self._router = router
         self._sessions = sessions
@@ -83,11 +104,14 @@ class Hub:
 
     # --- connections ---
 
-    def accept(self) -> bool:
-        """Counts a socket; False when it must go at once."""
+    def accept(self, newcomer: Newcomer) -> bool:
         self.connections += 1
         self.metrics.connections_opened += 1
+        self._silent.add(newcomer, monotonic_us() // 1_000)
         return self.accepting and self.connections <= self.limits.connections_max + _SPARE_SOCKETS
+
+    def known(self, newcomer: Newcomer) -> None:
+        self._silent.discard(newcomer)
 
     def release(self) -> None:
         self.connections -= 1
@@ -106,25 +130,30 @@ class Hub:
             self.blocks.block(user, channel, now + block_ms, now)
         if channel is None:
             self._sessions.end(user)
-        return sum(
-            self._kick(connection, channel, block_ms)
-            for connection in list(self.parties.values())
-            if connection.user == user and connection.is_open
-        )
+        here = [one for one in self._users.of(user) if one.is_open]
+        if channel is not None:
+            dismiss = self._router.dismiss
+            return sum(dismiss(one, channel, CLOSE_KICKED, _SENT_AWAY) for one in here)
+        for connection in here:
+            connection.close(CLOSE_KICKED, _SENT_AWAY, block_ms or None)
+        return len(here)
 
-    def _kick(self, connection: Connection, channel: str | None, block_ms: int) -> bool:
-        message = "the application sent you away"
-        if channel is None:
-            connection.close(CLOSE_KICKED, message, block_ms or None)
-        elif self._router.unsubscribe(connection, channel):
-            what = {"channel": channel, "code": CLOSE_KICKED.code, "name": CLOSE_KICKED.name}
-            connection.push("unsubscribed", {**what, "message": message})
-        else:
-            return False
-        return True
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        """From now on the connection, and its session, act for this party."""
+        self._users.discard(connection.user, connection)
+        connection.identify(identity)
+        self._users.add(connection.user, connection)
+        self._router.presence.identified(connection)
+        self._sessions.renew(connection)
 
     def connect(
-        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+        self,
+        form: Form,
+        sink: Sink,
+        address: str | None,
+        identity: Identity | None = None,
+        *,
+        pushes: bool = True,
     ) -> Connection:
         connection = Connection(
             next(self._ids),
@@ -136,7 +165,12 @@ class Hub:
             address=address,
             now=self._dispatcher.ctx.now,
         )
+        connection.pushes = pushes
         self.parties[connection.id] = connection
+        self._users.add(connection.user, connection)
+        if self.must_identify(connection):
+            connection.allowance = self.limits.unauthenticated_bytes_max
+            self._unproven.add(connection.id, monotonic_us() // 1_000)
         self._router.presence.identified(connection)
         return connection
 
@@ -149,10 +183,13 @@ class Hub:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
-        self.turn.open()  # who leaves does so at the time of a turn
+        if connection.pushes:
+            self.turn.open()  # who leaves does so at the time of a turn
         self._router.leave(connection)
         self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)
+        self._users.discard(connection.user, connection)
+        self._unproven.discard(connection.id)
 
     def follow(
         self,
@@ -170,8 +207,43 @@ class Hub:
         """New bytes came."""
         self.metrics.bytes_in += size
         self.turn.open()
-        reader.connection.last_heard_ms = self._dispatcher.ctx.now
+        connection = reader.connection
+        connection.last_heard_ms = self._dispatcher.ctx.now
         self.turn.run(reader)
+        if connection.allowance is not None:
+            self.charge(connection, size)
+
+    # --- before authentication ---
+
+    def must_identify(self, connection: Connection) -> bool:
+        """Whether it may do nothing yet but say who it is."""
+        return self.authority.must_prove and connection.rank == _ANONYMOUS
+
+    def charge(self, connection: Connection, size: int) -> None:
+        if connection.allowance is None or not self.must_identify(connection):
+            connection.allowance = None
+            return
+        connection.allowance -= size
+        if connection.allowance < 0 and connection.is_open:
+            bound = self.limits.unauthenticated_bytes_max
+            self._close(
+                connection,
+                CLOSE_UNAUTHENTICATED,
+                f"more than {bound} bytes came, and not who you are",
+            )
+
+    def _look_at_newcomers(self) -> None:
+        now = monotonic_us() // 1_000
+        for newcomer in self._silent.take_due(now, _LATE_PER_LOOK):
+            newcomer.expire()
+        for number in self._unproven.take_due(now, _LATE_PER_LOOK):
+            connection = self.parties.get(number)
+            if connection is not None and connection.is_open and self.must_identify(connection):
+                self._close(
+                    connection,
+                    CLOSE_UNAUTHENTICATED,
+                    f"you did not say who you are within {self.limits.unauthenticated_ms_max} ms",
+                )
 
     # --- for people ---
 
@@ -186,7 +258,9 @@ class Hub:
 
     def look_after(self, now: int, share: float = 1.0) -> None:
         """Looks at a share of the connections, so that each is seen about once a second: closes
-        peers that take no bytes or fell silent, and keeps all outboxes together bounded."""
+        peers that take no bytes or fell silent, and keeps all outboxes together bounded. Each time
+        it closes newcomers who are late."""
+        self._look_at_newcomers()
         if not self._round:
             self._round = list(self.parties.values())
             self._slice = max(1, math.ceil(len(self._round) * share))
@@ -246,9 +320,3 @@ class Hub:
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
         self.turn.open()
         connection.close(kind, message)
-
-    def close_all(self, kind: CloseKind, message: str) -> None:
-        """Says goodbye to everybody; the end of the turn closes."""
-        for connection in list(self.parties.values()):
-            if connection.is_open:
-                connection.close(kind, message)

@@ -1,8 +1,8 @@
 """Assembly of one server: recover, wire the parts together, listen, stop.
 
 Owns the order of a life: lock the directory, recover, log what changed in the configuration,
-open the listeners, and at the end stop accepting, let replies leave, close the log. Nothing else
-decides anything here.
+open the listeners, and at the end stop accepting, drain, close the log. Nothing else decides
+anything here.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rtserver import __version__
 from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
+from rtserver.commands.rights import check_rows
 from rtserver.commands.table import Command, load
-from rtserver.config import Config, parse_listen
-from rtserver.errors import CLOSE_DRAIN
+from rtserver.config import Config, ConfigError
+from rtserver.drain import Drain
 from rtserver.exposition import Exposition
 from rtserver.host import Host
 from rtserver.hub import Hub
+from rtserver.listeners import Listeners
+from rtserver.memory import Memory
 from rtserver.metrics import Metrics
 from rtserver.persist.files import Files
 from rtserver.persist.log import Log
@@ -44,7 +46,6 @@ from rtserver.snapshots import Snapshots
 from rtserver.state.settings import settings_of
 from rtserver.state.store import Store
 from rtserver.tick import Turn
-from rtserver.transport.listener import FirstBytes
 from rtserver.wire.codec import pack
 
 __all__ = ["Server"]
@@ -53,7 +54,6 @@ _log = logging.getLogger("rtserver")
 
 _STOP_GRACE_S = 5.0
 _SLICES_PER_SECOND = 20
-_BACKLOG = 1_024  # connections the kernel may hold before we accept them
 
 
 class Server:
@@ -63,7 +63,7 @@ class Server:
         self,
         config: Config,
         *,
-        dev: bool = True,
+        dev: bool,
         manual_clock: bool = False,
         files: Files | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -73,7 +73,7 @@ class Server:
         self.directory = Path(config.data).absolute()
         check_auth(config.auth)
         self.authority = Authority(config.auth, dev=dev)
-        self.address = ("", 0)
+        self.listeners = Listeners(config)
         self.failure: BaseException | None = None
         self.recovered: Recovered | None = None
         self._manual_clock = manual_clock
@@ -81,10 +81,13 @@ class Server:
         self._progress = progress
         self._pages = pages or {}
         self._table: Mapping[str, Command] = load()
+        check_rows(self._table, config.rights)
         self._store = Store()
         self._metrics = Metrics()
         self._ended = asyncio.Event()
-        self._listener: asyncio.Server | None = None
+        self._memory = Memory(config.limits.memory_max)
+        self._reloads = [*self.listeners.reload(), self.authority.reload]
+        self._drain: Drain | None = None
         self._second: asyncio.TimerHandle | None = None
         self._slice: asyncio.TimerHandle | None = None
 
@@ -128,15 +131,7 @@ class Server:
             closing_record=self._totals,
             notify=self._notify,
         )
-        store = self._store
-        self._presence = presence = Presence(
-            store.last_seen,
-            config.limits,
-            lambda channel: store.settings.channel_rules(channel).presence_events_max,
-            restarted_ms=clock.now_ms() if recovered.now_ms else None,
-        )
-        watches = Watches(subject_kinds(store, presence, {}), config.limits)
-        router = Router(store.channels, self._metrics, watches, presence)
+        router = self._build_router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)
         self.authority.find_session = sessions.find
         self._dispatcher = Dispatcher(
@@ -185,11 +180,30 @@ class Server:
             clock=clock,
             snapshots=self._snapshots,
             sessions=sessions,
+            memory=self._memory,
         )
-        self._hub.health = self._host.health
-        self._hub.metrics_text = Exposition(self._host.stats, self._metrics, config.limits).text
-        self._hub.pages = self._pages
         self._dispatcher.attach(self._host)
+        self._show()
+
+    def _show(self) -> None:
+        """What probes, Prometheus and people may read over HTTP."""
+        host, hub = self._host, self._hub
+        hub.health = host.health
+        hub.metrics_text = Exposition(host.stats, self._metrics, self.config.limits).text
+        hub.pages = self._pages
+
+    def _build_router(self, restarted_ms: int | None) -> Router:
+        """Who hears what, with who is here and what is watched."""
+        store = self._store
+        limits = self.config.limits
+        self._presence = presence = Presence(
+            store.last_seen,
+            limits,
+            lambda channel: store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=restarted_ms,
+        )
+        watches = Watches(subject_kinds(store, presence, {}), limits)
+        return Router(store.channels, self._metrics, watches, presence)
 
     def _clock(self, recovered: Recovered) -> Clock:
         """Time goes on from the last logged one: by the boot clock, else by the wall clock."""
@@ -226,19 +240,18 @@ class Server:
 
     async def _listen(self) -> None:
         _raise_file_limit()
-        host, port = parse_listen(self.config.listen)
-        self._listener = await self._loop.create_server(
-            lambda: FirstBytes(self._hub), host, port, backlog=_BACKLOG
-        )
-        name = self._listener.sockets[0].getsockname()
-        self.address = (name[0], name[1])
+        await self.listeners.open(self._hub)
         self._directory_lock.describe(self.url_address)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the first listener."""
+        return self.listeners.address
 
     @property
     def url_address(self) -> str:
         """HOST:PORT as it stands in a URL."""
-        host, port = self.address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return self.listeners.url_address
 
     # --- life ---
 
@@ -254,6 +267,7 @@ class Server:
             return
         self._turn.open()  # time goes on for whoever waits, also when nobody speaks
         self._snapshots.look_after()
+        self._store.growth.refusal = self._memory.look()
         self._second = self._loop.call_later(1.0, self._every_second)
 
     async def wait(self) -> None:
@@ -261,12 +275,26 @@ class Server:
         await self._ended.wait()
 
     def end(self) -> None:
-        """Asks for a stop (a signal handler)."""
+        """Asks for a stop (a signal handler). Asked again, it is one without a drain."""
+        if self._ended.is_set() and self._drain is not None:
+            self._drain.hurry()
         self._ended.set()
+
+    def reload(self) -> None:
+        """Reads certificates and keys again. What cannot be used is said, and the old one stays."""
+        for reload in self._reloads:
+            try:
+                what = reload()
+            except ConfigError as error:
+                _log.error("not reloaded: %s", error)
+            else:
+                if what is not None:
+                    _log.info("reloaded %s", what)
 
     def handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.end)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def _fail(self, error: BaseException) -> None:
         """State or disk cannot be trusted: nothing more may leave; recovery decides."""
@@ -277,32 +305,28 @@ class Server:
     # --- stop ---
 
     async def stop(self) -> None:
-        """Stops accepting, answers what was applied, closes every connection and the log."""
+        """Stops accepting, drains, answers what was applied, closes every connection and the log.
+        Takes at most `limits.drain_ms` and a bounded grace."""
         self._hub.accepting = False
         self._host.stopping = True
-        for timer in (self._second, self._slice):
-            if timer is not None:
-                timer.cancel()
-        if self._listener is not None:
-            self._listener.close()
+        if self._second is not None:
+            self._second.cancel()
+        self.listeners.close()
         await self._snapshots.stop()
         if self.failure is None:
-            await self._turn.settle(_STOP_GRACE_S)
+            self._drain = Drain(self._hub)
+            await self._drain.run()
+        if self._slice is not None:
+            self._slice.cancel()
+        await self._snapshots.stop()  # one may have been asked for meanwhile
         if self.failure is None:
-            await self._say_goodbye()
+            await self._turn.settle(_STOP_GRACE_S)
         if self.failure is None:
             await self._note_last_seen()
         self._turn.stopped = True
         self._log.close(self._dispatcher.ctx.now, clean=self.failure is None)
         self._directory_lock.release()
         self._store.events.clear()
-
-    async def _say_goodbye(self) -> None:
-        self._turn.open()
-        self._hub.close_all(CLOSE_DRAIN, f"rtserver {__version__} stops; reconnect to resume")
-        deadline = self._loop.time() + _STOP_GRACE_S
-        while self._hub.parties and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
 
     async def _note_last_seen(self) -> None:
         """Whoever is here was seen now; turns log that, as long as they have room."""

@@ -68,9 +68,12 @@ def cli(*arguments: str | Path, timeout_s: float = 60) -> subprocess.CompletedPr
 class WireClient:
     """Thirty lines of client: one request after another, pushes kept aside."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, address: tuple[str, int] | socket.socket) -> None:
+        if isinstance(address, socket.socket):
+            self.socket = address
+        else:
+            self.socket = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.pushes: list[Any] = []
         self._data = b""
         self._last_id = 0
@@ -139,12 +142,17 @@ class WireClient:
 
 
 class ServerProcess:
-    """`rtserver serve --dev` on a data directory."""
+    """`rtserver serve` on a data directory, in development mode unless told otherwise."""
 
     def __init__(
-        self, data: Path, *options: str | Path, environment: dict[str, str] | None = None
+        self,
+        data: Path,
+        *options: str | Path,
+        environment: dict[str, str] | None = None,
+        dev: bool = True,
     ) -> None:
         self.data = data
+        self.dev = dev
         self.options = options
         self.environment = environment or {}
         self.lines: list[str] = []
@@ -162,7 +170,8 @@ class ServerProcess:
         # A file, not a pipe: a server that logs much must not wait for a test to read it.
         self._stderr, path = tempfile.mkstemp()
         os.unlink(path)
-        command = [sys.executable, "-m", "rtserver", "serve", "--dev", "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "rtserver", "serve", *(["--dev"] if self.dev else [])]
+        command += ["--listen", "127.0.0.1:0"]
         self._process = subprocess.Popen(
             [*command, "--data", str(self.data), *map(str, self.options)],
             stderr=self._stderr,
@@ -184,6 +193,16 @@ class ServerProcess:
             time.sleep(0.01)
         self.kill()
         raise AssertionError("the server did not start:\n" + "\n".join(self.lines))
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Waits for a line on stderr; the match."""
+
+        def look() -> re.Match[str] | None:
+            self._read_lines()
+            return re.search(pattern, "\n".join(self.lines))
+
+        found: re.Match[str] = eventually(look)
+        return found
 
     def _read_lines(self) -> None:
         """What the server has said on stderr, from its start."""
@@ -222,6 +241,11 @@ class ServerProcess:
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)
             return read_all(connection)
+
+    @property
+    def url(self) -> str:
+        """For the SDK."""
+        return f"rt://{self.address[0]}:{self.address[1]}"
 
     def inline(self, *lines: str) -> list[str]:
         """Lines as typed into nc, and the answers until the server is done with them."""

@@ -221,6 +221,7 @@ export interface PresenceCount {
 }
 
 export interface Subscribed {
+  class: string;
   epoch: string;
   offset: number;
   recovered: boolean;

@@ -308,6 +308,8 @@ def count(store: Store, _ctx: Context, name: str, _window: str, _period: str) ->
 )
 def remove(store: Store, _ctx: Context, name: str, asked: list[str], ban: bool) -> dict[str, int]:
     board = store.boards.find(name)
+    if ban and not all(member in board.banned for member in asked):
+        store.growth.check()
     removed = store.boards.remove(board, asked)
     if ban:
         board.ban(asked)

@@ -92,6 +92,7 @@ class Connection:
         "_taken_bytes",
         "_written_bytes",
         "address",
+        "allowance",
         "blocked",
         "client",
         "closed_as",
@@ -140,6 +141,7 @@ class Connection:
         self.session: str | None = None
         self.heartbeat_ms: int | None = None
         self.last_heard_ms = now
+        self.allowance: int | None = None  # bytes it may still send before it says who it is
         self.subscriptions: dict[str, Subscription] = {}
         self.is_open = True
         self.closed_as: CloseKind | None = None  # why the server closed it

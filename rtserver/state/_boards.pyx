@@ -142,6 +142,7 @@ cdef class PlainBoards:
             return self._resubmit(ref, &given, done)
         if (
             ranking.guarded
+            or self.boards.growth.refusal is not None
             or 0 <= ranking.members_max <= ranking.count()
             or not _is_plain(member)
         ):

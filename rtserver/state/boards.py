@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from rtserver.errors import BANNED, CONFLICT, LIMIT_REACHED, NOT_FOUND, OUT_OF_RANGE, RtError
 from rtserver.limits import INT64_MAX, INT64_MIN
+from rtserver.state.growth import Growth
 from rtserver.state.timers import Timers
 from rtserver.structs import float_keys
 from rtserver.structs.ordered_names import OrderedNames
@@ -374,14 +375,16 @@ class Boards:
         "_timers",
         "boards_max",
         "changes",
+        "growth",
         "members",
         "members_max",
     )
 
-    def __init__(self, timers: Timers) -> None:
+    def __init__(self, timers: Timers, growth: Growth) -> None:
         self._boards: ShardedMap[Board] = ShardedMap()
         self._names = OrderedNames()
         self._timers = timers
+        self.growth = growth
         self._graves: deque[Board] = deque()
         self.changes = 0  # how often a board came or went
         self.members = 0  # over all boards
@@ -420,6 +423,7 @@ class Boards:
 
     def _new(self, now: int, name: str, rules: BoardRules) -> Board:
         """A board that nobody can reach yet; `_attach` makes it one of these."""
+        self.growth.check()
         if self.boards_max is not None and len(self._boards) >= self.boards_max:
             raise RtError(
                 LIMIT_REACHED,
@@ -459,6 +463,10 @@ class Boards:
         ttl_ms: int | None = None,
     ) -> Submission:
         """One score; `meta` replaces the member's, `ttl_ms` runs from now (a later one renews)."""
+        if self.growth.refusal is not None and (
+            meta is not None or ttl_ms is not None or member not in board
+        ):
+            self.growth.check()
         if board.expired(now, member):
             board.check_new(member, score)
             self.remove(board, [member])

@@ -16,6 +16,7 @@ from typing import Any
 
 from rtserver.errors import LIMIT_REACHED, RtError
 from rtserver.limits import LATEST_KEYS_MAX
+from rtserver.state.growth import Growth
 from rtserver.state.settings import ChannelRules, Settings
 from rtserver.state.timers import Timers
 from rtserver.structs.conflated import ConflatedHistory
@@ -95,6 +96,7 @@ class Channels:
     __slots__ = (
         "_channels",
         "_emit",
+        "_growth",
         "_recency",
         "_settings",
         "_timers",
@@ -105,9 +107,12 @@ class Channels:
         "messages",
     )
 
-    def __init__(self, settings: Settings, timers: Timers, emit: Callable[[Any], None]) -> None:
+    def __init__(
+        self, settings: Settings, timers: Timers, growth: Growth, emit: Callable[[Any], None]
+    ) -> None:
         self._settings = settings
         self._timers = timers
+        self._growth = growth
         self._emit = emit
         self._channels: ShardedMap[Channel] = ShardedMap()
         self._recency: RecencyList[Channel] = RecencyList()
@@ -133,6 +138,7 @@ class Channels:
         channel = self._channels.get(name)
         if channel is not None:
             return channel
+        self._growth.check()
         if self.channels_max is not None and len(self._channels) >= self.channels_max:
             raise RtError(
                 LIMIT_REACHED,
@@ -156,6 +162,8 @@ class Channels:
             self._emit(Message(name, UNNUMBERED, now, data, key, sender))
             return UNNUMBERED, ""
         channel = self.open(now, name)
+        if self._growth.refusal is not None:
+            self._check_growth(channel, rules, len(data), key)
         self._keep_as(channel, rules)
         history = channel.history
         message = Message(name, history.top + 1, now, data, key, sender)
@@ -172,6 +180,18 @@ class Channels:
         self._make_room()
         self._emit(message)
         return message.offset, self.epoch(channel)
+
+    def _check_growth(
+        self, channel: Channel, rules: ChannelRules, size: int, key: str | None
+    ) -> None:
+        """A message may take the place of others while nothing may grow."""
+        history = channel.history
+        if isinstance(history, ConflatedHistory):
+            replaces = key in history
+        else:
+            replaces = len(history) >= rules.history_count
+        if not replaces and history.bytes + size <= rules.history_bytes:
+            self._growth.check()
 
     def _keep_as(self, channel: Channel, rules: ChannelRules) -> None:
         """A channel whose namespace was given another class forgets its past, not its offsets."""

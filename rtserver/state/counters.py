@@ -13,6 +13,7 @@ from typing import Any
 
 from rtserver.errors import LIMIT_REACHED, OUT_OF_RANGE, RtError
 from rtserver.limits import INT64_MAX, INT64_MIN
+from rtserver.state.growth import Growth
 from rtserver.state.timers import Timers
 from rtserver.structs.ordered_names import OrderedNames
 from rtserver.structs.sharded_map import ShardedMap
@@ -27,14 +28,15 @@ _CHUNK = 1_000
 class Counters:
     """All counters. `count_max` is only set while commands are checked, not on replay."""
 
-    __slots__ = ("_expiring", "_expiry", "_names", "_timers", "count_max", "tally")
+    __slots__ = ("_expiring", "_expiry", "_growth", "_names", "_timers", "count_max", "tally")
 
-    def __init__(self, timers: Timers) -> None:
+    def __init__(self, timers: Timers, growth: Growth) -> None:
         self.tally: Tally = new_tally()  # names and values; the compiled fast path uses it too
         self._names = OrderedNames()
         self._expiry: ShardedMap[tuple[int, int]] = ShardedMap()  # name -> (due_ms, timer id)
         self._expiring = False  # whether any counter ever had a time to live: spares a look-up
         self._timers = timers
+        self._growth = growth
         self.count_max: int | None = None
 
     def __len__(self) -> int:
@@ -116,19 +118,23 @@ class Counters:
     def _create(self, now: int, name: str, value: int, ttl_ms: int | None) -> int:
         if not INT64_MIN <= value <= INT64_MAX:
             raise _beyond(name, value)
-        full = self.count_max is not None and len(self.tally) >= self.count_max
-        if full and name not in self.tally:
-            raise RtError(
-                LIMIT_REACHED,
-                f"there are {len(self.tally)} counters, at most {self.count_max}"
-                " (limits.counters_max)",
-            )
+        if name not in self.tally:
+            self._check_room()
         self._remove(name)  # an expired one whose timer has not fired yet
         self._insert(name, value)
         if ttl_ms is not None:
             due = now + ttl_ms
             self._set_deadline(name, due, self._timers.add(due, TIMER_KIND, name))
         return value
+
+    def _check_room(self) -> None:
+        self._growth.check()
+        if self.count_max is not None and len(self.tally) >= self.count_max:
+            raise RtError(
+                LIMIT_REACHED,
+                f"there are {len(self.tally)} counters, at most {self.count_max}"
+                " (limits.counters_max)",
+            )
 
     def _insert(self, name: str, value: int) -> None:
         self.tally.put(name, value)

@@ -15,6 +15,7 @@ from rtserver.state.answers import Answers
 from rtserver.state.boards import Boards
 from rtserver.state.channels import Channels
 from rtserver.state.counters import Counters
+from rtserver.state.growth import Growth
 from rtserver.state.presence import LastSeen
 from rtserver.state.settings import Settings
 from rtserver.state.timers import Timers
@@ -31,6 +32,7 @@ class Store:
         "channels",
         "counters",
         "events",
+        "growth",
         "last_seen",
         "settings",
         "timers",
@@ -40,9 +42,10 @@ class Store:
         self.events: list[Any] = []  # what happened this turn; the router drains it
         self.settings = Settings()
         self.timers = Timers()
-        self.counters = Counters(self.timers)
-        self.boards = Boards(self.timers)
-        self.channels = Channels(self.settings, self.timers, self.events.append)
+        self.growth = Growth()
+        self.counters = Counters(self.timers, self.growth)
+        self.boards = Boards(self.timers, self.growth)
+        self.channels = Channels(self.settings, self.timers, self.growth, self.events.append)
         self.answers = Answers(self.settings, self.timers)
         self.last_seen = LastSeen()
 

@@ -45,6 +45,9 @@ class ConflatedHistory(Generic[T]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, key: str | None) -> bool:
+        return key in self._kept
+
     def append(self, item: T, bytes: int, at_ms: int, key: str | None = None) -> int:
         """Puts an item of `bytes` bytes, which came at `at_ms`, in the place of the one with its
         key, and returns its offset."""

@@ -298,6 +298,8 @@ class BinaryStream(binary.BinaryStream):
         connection.last_heard_ms = engine.turn.now_ms
         if not connection.is_open or not reader.feed(self, data):
             engine.feed(self)
+        if connection.allowance is not None:
+            engine.charge(connection, len(data))
 
     def write(self, bytes data):
         write_past(self._transport, self._socket_fd, data)

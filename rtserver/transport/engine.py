@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rtserver.commands.dispatch import Waiting
 from rtserver.config import WebConfig
@@ -12,8 +12,9 @@ from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Sink
 from rtserver.session.identity import Identity
+from rtserver.transport.proxies import Trusted
 
-__all__ = ["Engine", "Progress", "Reader"]
+__all__ = ["Engine", "ListenerInfo", "Newcomer", "Progress", "Reader"]
 
 
 class Progress(Enum):
@@ -38,6 +39,19 @@ class Reader(Protocol):
         """Takes bytes from the socket, or leaves them in the kernel."""
 
 
+class ListenerInfo(NamedTuple):
+    """What a connection's listener is. admin: what is for administrators is answered there."""
+
+    admin: bool = False
+
+
+class Newcomer(Protocol):
+    """A socket of which nothing is known yet."""
+
+    def expire(self) -> None:
+        """Its time is up: closes it."""
+
+
 class Engine(Protocol):
     """The turn, as transports see it."""
 
@@ -53,9 +67,15 @@ class Engine(Protocol):
     connections: int  # open sockets, whatever they speak
     pages: Mapping[str, tuple[str, bytes]]  # {path: (media type, content)} for people
     admin_only: bool  # what is for administrators is on their own listeners
+    trusted_proxies: Trusted  # whose X-Forwarded-For is believed
+    accepting: bool  # False from the begin of a stop on
 
-    def accept(self) -> bool:
-        """Counts a socket; False when there are so many that it must go at once."""
+    def accept(self, newcomer: Newcomer) -> bool:
+        """Counts a socket, whose time runs until it is `known`; False when there are so many that
+        it must go at once."""
+
+    def known(self, newcomer: Newcomer) -> None:
+        """It has said what it speaks, or is gone."""
 
     def release(self) -> None:
         """A socket that never became a connection is gone."""
@@ -64,9 +84,15 @@ class Engine(Protocol):
         """Who shows this token or this session id, or neither. Raises RtError."""
 
     def connect(
-        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+        self,
+        form: Form,
+        sink: Sink,
+        address: str | None,
+        identity: Identity | None = None,
+        *,
+        pushes: bool = True,
     ) -> Connection:
-        """A new connection that may send requests."""
+        """A new connection that may send requests. `pushes`: it can hear."""
 
     def follow(
         self,
@@ -89,6 +115,9 @@ class Engine(Protocol):
 
     def heard(self, reader: Reader, size: int) -> None:
         """New bytes came: they run now, or in a later turn when this one is full."""
+
+    def charge(self, connection: Connection, size: int) -> None:
+        """Bytes of a connection with an allowance were taken and run: more than that ends it."""
 
     def feed(self, reader: Reader) -> None:
         """What kept the reader back may be over."""

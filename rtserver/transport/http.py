@@ -11,13 +11,16 @@ not known.
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import formatdate
 
 from rtserver.errors import RtError
 from rtserver.session.connection import Connection
 from rtserver.transport.engine import Engine, Progress
 from rtserver.transport.exchange import Exchange
 from rtserver.transport.policy import check
-from rtserver.transport.routes import WEBSOCKET_PATH, route
+from rtserver.transport.proxies import client_address
+from rtserver.transport.routes import WEBSOCKET_PATH, check_running, route
 from rtserver.transport.stream import END_GRACE_S, end_transport
 from rtserver.transport.websocket import HandshakeRefused, upgrade
 from rtserver.wire.http import Phase, RequestParser
@@ -30,6 +33,18 @@ __all__ = ["HttpStream"]
 _PIECE_BYTES = 4 * 1024  # parsed in one go: bounds the requests that are parsed and not answered
 _AHEAD_BYTES = 64 * 1024  # received and not parsed; above, nothing is read
 _STEPS_MAX = 64  # pieces and answers in one go, then others have their turn
+
+
+_date = (0, "")  # the second that was asked for last, and its text
+
+
+def http_date() -> str:
+    """The present as a Date header says it (RFC 9110 section 5.6.7)."""
+    global _date
+    second = int(time.time())
+    if second != _date[0]:
+        _date = (second, formatdate(second, usegmt=True))
+    return _date[1]
 
 
 class HttpStream(asyncio.Protocol):
@@ -123,11 +138,14 @@ class HttpStream(asyncio.Protocol):
         """A response at once, or an exchange that makes one."""
         self._deadline = self._loop.time() + self._allowed_s
         if isinstance(request, Problem):
-            self._refuse(request, Responder())
+            self._refuse(request, Responder(http_date()))
             self._linger()
             return
-        request = request._replace(address=self._address)
-        responder = Responder(request)
+        request = request._replace(address=self._client_address(request))
+        responder = Responder(http_date(), request)
+        is_last = not self.engine.accepting
+        if is_last:
+            responder.close()
         try:
             if request.path == WEBSOCKET_PATH:
                 self._hand_over(request)
@@ -142,6 +160,12 @@ class HttpStream(asyncio.Protocol):
                 self._send(answer)
             else:
                 self._begin(answer)
+        if is_last:
+            self._linger()
+
+    def _client_address(self, request: Request) -> str | None:
+        forwarded_for = request.header("x-forwarded-for")
+        return client_address(self._address, forwarded_for, self.engine.trusted_proxies)
 
     def _begin(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -162,6 +186,7 @@ class HttpStream(asyncio.Protocol):
     def _hand_over(self, request: Request) -> None:
         """From here on this socket is a WebSocket."""
         check(request, self.engine.web, dev=self.engine.dev)
+        check_running(self.engine)
         try:
             stream = upgrade(self.engine, self._transport, request)
         except HandshakeRefused as refused:
@@ -250,7 +275,9 @@ class HttpStream(asyncio.Protocol):
         elif self._parser.phase is Phase.NOTHING or self._unsent:
             self.end()
         else:
-            self._refuse(Problem(408, "the request took too long to arrive"), Responder())
+            self._refuse(
+                Problem(408, "the request took too long to arrive"), Responder(http_date())
+            )
             self._linger()
 
     # --- asyncio ---

@@ -2,7 +2,8 @@
 
 0x00 or 0x01 begins a binary frame, an HTTP method with a space and a slash is HTTP, 0x16 is TLS
 (answered with a line that says this port has none), any other printable byte is inline text;
-leading line ends are skipped. Everything else is closed.
+leading line ends are skipped. Everything else is closed, and so is a peer that says nothing for
+long. On a TLS listener the first byte is the first that was decrypted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final, cast
 
 from rtserver.errors import CLOSE_TOO_MANY
 from rtserver.transport.binary import stream_class
-from rtserver.transport.engine import Engine
+from rtserver.transport.engine import Engine, ListenerInfo
 from rtserver.transport.http import HttpStream
 from rtserver.transport.inline import InlineStream
 from rtserver.transport.stream import Stream, end_transport, keep_alive
@@ -23,23 +24,30 @@ _METHODS: Final = (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PA
 _LONGEST_METHOD = max(map(len, _METHODS)) + 2  # with the space and the slash
 _TLS = 0x16
 _BLANK = b"\r\n"
+_PLAIN = ListenerInfo()
 
 
 class FirstBytes(asyncio.Protocol):
     """A connection of which nothing is known yet."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, listener: ListenerInfo = _PLAIN) -> None:
         self._engine = engine
+        self._listener = listener
         self._data = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         keep_alive(self._transport)
-        if not self._engine.accept():
+        if not self._engine.accept(self):
             self._transport.abort()
 
+    def expire(self) -> None:
+        """Nothing came that tells what it is."""
+        self._open_transport().abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._engine.known(self)
         self._engine.release()
 
     def data_received(self, data: bytes) -> None:
@@ -67,7 +75,8 @@ class FirstBytes(asyncio.Protocol):
 
     def _http(self) -> HttpStream:
         transport = self._open_transport()
-        return HttpStream(self._engine, transport, _address(transport))
+        address = _address(transport)
+        return HttpStream(self._engine, transport, address, admin=self._listener.admin)
 
     def _become(self, kind: type[Stream]) -> None:
         transport = self._open_transport()
@@ -80,6 +89,7 @@ class FirstBytes(asyncio.Protocol):
 
     def _hand_over(self, protocol: asyncio.Protocol) -> None:
         transport = self._open_transport()
+        self._engine.known(self)
         transport.set_protocol(protocol)
         data, self._data = self._data, b""
         protocol.data_received(data)

@@ -18,13 +18,14 @@ from rtserver.wire.problem import Problem
 from rtserver.wire.request import Request
 from rtserver.wire.response import JSON, Responder
 
-__all__ = ["WEBSOCKET_PATH", "route"]
+__all__ = ["WEBSOCKET_PATH", "check_running", "route"]
 
 WEBSOCKET_PATH = "/ws"
 _CALL = "/v1/call/"
 _METRICS = "/metrics"
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _READ = ("GET", "HEAD")
+_RESTART_MS = 1_000  # that a server needs to come back, after all have left
 
 _MAKERS: dict[str, tuple[str, Callable[[Socket, Request, Responder], Exchange]]] = {
     "/v1/batch": ("POST", BatchCall),
@@ -57,12 +58,20 @@ def _exchange(socket: Socket, request: Request, responder: Responder) -> Exchang
     _check_method(request, "POST" if is_call else _MAKERS[path][0])
     if request.method == "POST":
         _check_type(request)
+    check_running(engine)
     bound = engine.limits.connections_max
     if engine.connections > bound:
         raise Problem(503, f"{bound} connections are open, the most")
     if is_call:
         return Call(socket, request, responder, path[len(_CALL) :])
     return _MAKERS[path][1](socket, request, responder)
+
+
+def check_running(engine: Engine) -> None:
+    """Raises Problem from the begin of a stop on: what is asked then is for the next server."""
+    if not engine.accepting:
+        retry_after_ms = engine.limits.drain_ms + _RESTART_MS
+        raise Problem(503, "the server stops", details={"retry_after_ms": retry_after_ms})
 
 
 def _plain(engine: Engine, request: Request, responder: Responder, *, admin: bool) -> bytes:

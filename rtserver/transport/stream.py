@@ -7,6 +7,7 @@ between the two, the connection is congested and its requests wait.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 
 from rtserver.session.connection import Connection, Form
@@ -18,7 +19,7 @@ __all__ = ["END_GRACE_S", "Stream", "end_transport", "keep_alive"]
 END_GRACE_S = 2.0  # how long written bytes may take to leave after a close
 _KEEPALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _LOOK_EVERY_S = 10.0
-_TCP_CLOSE = 7  # a state of tcp(7), the first byte of TCP_INFO
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 def end_transport(transport: asyncio.Transport) -> None:
@@ -30,7 +31,7 @@ def end_transport(transport: asyncio.Transport) -> None:
 def keep_alive(transport: asyncio.Transport) -> None:
     """Has the kernel find out about a peer that is gone without a word."""
     peer = transport.get_extra_info("socket")
-    if peer is None:
+    if peer is None or peer.family not in _INTERNET:
         return
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE_S.items():
@@ -118,12 +119,14 @@ class Stream(asyncio.Protocol):
         return True
 
     def _look_if_gone(self) -> None:
-        """The loop watches a half-closed socket no more: that the peer is gone shows only in
-        its state, once a keepalive probe was refused."""
+        """The loop watches a half-closed socket no more. Over TCP it shows that the peer is gone
+        once a keepalive probe was refused."""
         peer = self._transport.get_extra_info("socket")
-        if self._transport.is_closing() or peer is None or not hasattr(socket, "TCP_INFO"):
+        if self._transport.is_closing() or peer is None or not hasattr(select, "poll"):
             return
-        if peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+        poll = select.poll()
+        poll.register(peer.fileno(), 0)  # what is always told: that both directions have ended
+        if poll.poll(0):
             self._transport.abort()
         else:
             asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look_if_gone)

@@ -47,7 +47,7 @@ class Requests(Protocol):
     """The requests in the messages of one connection."""
 
     def receive(self, messages: list[bytes]) -> None:
-        """Keeps what came until `run` takes it."""
+        """Keeps what came until `run` takes it. Only when all before has run."""
 
     def run(self) -> Progress:
         """Runs complete requests while the turn has room for them. Raises ProtocolError."""

@@ -16,7 +16,7 @@ SERVER = ROOT / "rtserver"
 
 # From the bottom. A name is a package or a module of rtserver.
 FLOORS = [
-    ["errors", "limits", "clock", "metrics", "compiled", "config", "pages"],
+    ["errors", "limits", "clock", "metrics", "compiled", "config", "pages", "memory"],
     ["wire"],
     ["structs"],
     ["state"],
@@ -25,8 +25,8 @@ FLOORS = [
     ["commands"],
     ["transport"],
     ["tick"],
-    ["hub", "snapshots", "exposition"],
-    ["host"],
+    ["hub", "snapshots", "exposition", "listeners"],
+    ["host", "drain"],
     ["server"],
     ["demo"],
     ["cli_token"],

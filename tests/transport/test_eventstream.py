@@ -68,8 +68,20 @@ async def test_events_and_ids(rig):
         "subscribed",
         {
             "channels": {
-                "a": {"epoch": "era.1", "offset": 1, "recovered": False, "messages": []},
-                "b": {"epoch": "era.2", "offset": 0, "recovered": False, "messages": []},
+                "a": {
+                    "class": "must",
+                    "epoch": "era.1",
+                    "offset": 1,
+                    "recovered": False,
+                    "messages": [],
+                },
+                "b": {
+                    "class": "must",
+                    "epoch": "era.2",
+                    "offset": 0,
+                    "recovered": False,
+                    "messages": [],
+                },
             }
         },
     ]
