@@ -199,6 +199,7 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*?)`(?: - at `\$?\.?(?P<at>.*)`)?")
+_MISSING = re.compile(r"Object missing required field `(?P<key>.*?)`")
 _BAD = re.compile(r"(?P<why>.*?) - at `\$\.?(?P<at>.*)`$")
 _STEP = re.compile(r"\[(?P<place>\d+)\]|\[\.\.\.\]|(?P<key>[^.\[]+)")
 
@@ -214,6 +215,9 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     if bad is None:
         return message
     path = _path(bad["at"], tree)
+    missing = _MISSING.match(bad["why"])
+    if missing is not None:
+        return f"{_written([*path, missing['key']])} is missing"
     found = _lookup(tree, path)
     expected = bad["why"].removeprefix("Expected ").replace("`", "")
     if get_origin(_kind_at(path)) is Literal:

@@ -68,9 +68,12 @@ def cli(*arguments: str | Path, timeout_s: float = 60) -> subprocess.CompletedPr
 class WireClient:
     """Thirty lines of client: one request after another, pushes kept aside."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, address: tuple[str, int] | socket.socket) -> None:
+        if isinstance(address, socket.socket):
+            self.socket = address
+        else:
+            self.socket = socket.create_connection(address, timeout=ANSWER_TIMEOUT_S)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.pushes: list[Any] = []
         self._data = b""
         self._last_id = 0
@@ -190,6 +193,16 @@ class ServerProcess:
             time.sleep(0.01)
         self.kill()
         raise AssertionError("the server did not start:\n" + "\n".join(self.lines))
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Waits for a line on stderr; the match."""
+
+        def look() -> re.Match[str] | None:
+            self._read_lines()
+            return re.search(pattern, "\n".join(self.lines))
+
+        found: re.Match[str] = eventually(look)
+        return found
 
     def _read_lines(self) -> None:
         """What the server has said on stderr, from its start."""

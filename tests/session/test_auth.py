@@ -241,7 +241,7 @@ def test_keys_are_read_again_and_a_bad_file_changes_nothing(tmp_path):
         authority.reload()
     assert authority.identify(signed(), None, NOW).user == "ann"
     write(path, [jwk("new", "HS256", b"n" * 32)])
-    authority.reload()
+    assert authority.reload() == f"1 keys of {path}"
     assert refusal(authority, signed())[0] == "unauthenticated"
     assert authority.identify(signed(b"n" * 32, kid="new"), None, NOW).user == "ann"
     assert authority.identify(jwt.encode({"sub": "ann", "exp": NOW_S}, b"n" * 32), None, NOW)

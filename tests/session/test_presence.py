@@ -170,6 +170,7 @@ class PresenceMachine(RuleBasedStateMachine):
         self.quiet_until = START_MS + grace_ms if restarted else 0
         for channel in CHANNELS:
             self.listens(None, channel)
+        self.ends_turn(0)
 
     def client(self, data):
         """Some client whose requests run."""
@@ -261,6 +262,19 @@ class PresenceMachine(RuleBasedStateMachine):
             client.peer.stuck = FULL if full else 0
             client.connection.measure()
 
+    @rule(user=st.sampled_from(USERS), channel=st.sampled_from(CHANNELS), data=st.data())
+    def joins_while_outboxes_are_full(self, user, channel, data):
+        some = st.lists(st.sampled_from(self.clients), max_size=2) if self.clients else st.just([])
+        full = data.draw(some)
+        for client in full:
+            client.peer.stuck = FULL
+            client.connection.measure()
+        self.listens(user, channel)
+        self.ends_turn(0)
+        for client in full:
+            client.peer.stuck = 0
+            client.connection.measure()
+
     @rule(ms=st.sampled_from([0, 1, INTERVAL_MS - 1, GRACE_MS - 1, GRACE_MS]))
     def ends_turn(self, ms):
         self.world.end_turn()
@@ -315,8 +329,6 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_and_lists_are_exact(self):
-        if not hasattr(self, "model"):
-            return
         presence = self.world.presence
         presence.check()
         for channel in CHANNELS:
@@ -335,8 +347,6 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @invariant()
     def users_are_as_they_are(self):
-        if not hasattr(self, "model"):
-            return
         for user in USERS:
             state = self.world.presence.state(user)
             member = self.model.members.get((None, user))
@@ -347,8 +357,6 @@ class PresenceMachine(RuleBasedStateMachine):
             assert (self.world.presence.version(user) > 0) == here
 
     def teardown(self):
-        if not hasattr(self, "world"):
-            return
         self.settle()
         for client in list(self.clients):
             self.world.disconnect(client.connection)
@@ -361,7 +369,7 @@ class PresenceMachine(RuleBasedStateMachine):
 
 
 PresenceMachine.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None
+    max_examples=120, stateful_step_count=50, deadline=None
 )
 TestPresence = PresenceMachine.TestCase
 

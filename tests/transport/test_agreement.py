@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtserver.compiled import twin
-from rtserver.errors import ProtocolError
+from rtserver.errors import MEMORY_FULL, ProtocolError, RtError
 from rtserver.transport.binary import new_frame_reader
 from rtserver.wire.codec import pack
 from tests.transport.rig import Rig, request, say
@@ -151,9 +151,10 @@ class Side:
         self.reader = new_frame_reader(self.world, self.connection)
         assert (type(self.reader).__module__ == "rtserver.transport.binary") is pure
 
-    def turn(self, piece: bytes) -> tuple[bytes, str | None, int]:
+    def turn(self, piece: bytes, *, full: bool) -> tuple[bytes, str | None, int]:
         """Its replies, how the stream failed, and the cost of nothing: the commands counted."""
         failure = None
+        self.world.store.growth.refusal = RtError(MEMORY_FULL, "full") if full else None
         self.world.now += 1
         self.world.open_turn()
         self.reader.receive(piece)
@@ -173,8 +174,9 @@ class Side:
     frames=st.lists(frame(), min_size=20, max_size=40),
     cuts=st.lists(st.integers(1, 2_000), min_size=1, max_size=20),
     user=st.sampled_from([None, None, "ann"]),
+    full=st.sets(st.integers(0, 20), max_size=8),
 )
-def test_both_forms_say_log_and_hold_the_same(frames, cuts, user):
+def test_both_forms_say_log_and_hold_the_same(frames, cuts, user, full):
     with pytest.MonkeyPatch.context() as monkeypatch:
         compiled = Side(monkeypatch, pure=False, user=user)
         plain = Side(monkeypatch, pure=True, user=user)
@@ -183,8 +185,8 @@ def test_both_forms_say_log_and_hold_the_same(frames, cuts, user):
         while stream:
             size = cuts[turn % len(cuts)]
             piece, stream = stream[:size], stream[size:]
-            said = compiled.turn(piece)
-            assert said == plain.turn(piece)
+            said = compiled.turn(piece, full=turn in full)
+            assert said == plain.turn(piece, full=turn in full)
             if said[1] is not None:
                 break
             turn += 1
