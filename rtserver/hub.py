@@ -172,7 +172,6 @@ class Hub:
             self._fullest = connection
         if not connection.is_open:
             return
-        connection.look(now)
         stuck_ms = connection.stuck_ms(now)
         heartbeat_ms = connection.heartbeat_ms
         if pending > self.limits.outbox_hard_bytes:
@@ -194,6 +193,8 @@ class Hub:
                 f"nothing came for {now - connection.last_heard_ms} ms, the heartbeat is"
                 f" {heartbeat_ms} ms",
             )
+        else:
+            connection.look(now)
 
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
         self.turn.open()

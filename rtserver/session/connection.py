@@ -40,7 +40,7 @@ class Sink(Protocol):
         """What kept requests from being read is over."""
 
     def look(self, now: int, /) -> None:
-        """About once a second: heartbeats and the like."""
+        """Called about once a second, for what a transport must see to as time goes by."""
 
     def end(self) -> None:
         """Closes after what was written has left, or soon if it does not leave."""
@@ -72,7 +72,7 @@ class _Gone:
 
     def resume(self) -> None: ...
 
-    def look(self, now: int, /) -> None: ...
+    def look(self, _now: int, /) -> None: ...
 
     def end(self) -> None: ...
 
@@ -236,7 +236,7 @@ class Connection:
         return now - self._stuck_since_ms
 
     def look(self, now: int) -> None:
-        """Lets the transport do what it does about once a second."""
+        """About once a second."""
         self._sink.look(now)
 
     def unblock(self) -> None:

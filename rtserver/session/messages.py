@@ -11,6 +11,7 @@ from rtserver.session.connection import Form
 from rtserver.state.channels import UNNUMBERED, Message
 from rtserver.wire import frames
 from rtserver.wire.codec import pack, unpack_trusted
+from rtserver.wire.wsforms import MSGPACK
 
 __all__ = ["encode_message", "message_bytes", "message_map"]
 
@@ -38,6 +39,8 @@ def encode_message(form: Form, message: Message) -> bytes:
     """The push of a message in the form of a connection."""
     if form is frames:
         return _binary(message)
+    if form is MSGPACK:
+        return MSGPACK.wrap(_binary(message))
     return form.encode_push("message", {"channel": message.channel, **message_map(message)})
 
 

@@ -27,7 +27,7 @@ cdef extern from *:
 
 from rtserver.commands.dispatch import Waiting
 from rtserver.errors import ProtocolError
-from rtserver.transport import binary
+from rtserver.transport import binary, websocket
 from rtserver.transport.binary import COST_SHIFT, REPORT_COST
 from rtserver.transport.engine import Progress
 from rtserver.wire import frames
@@ -50,6 +50,7 @@ cdef class FrameReader:
     cdef object _engine
     cdef object _connection
     cdef Express _express
+    cdef object _wrap  # of replies the short way, where the form of the connection has one
     cdef bytes _buffer  # received and not run, from `_position` on
     cdef Py_ssize_t _position
     cdef object _partial  # one frame that is not complete yet
@@ -63,10 +64,11 @@ cdef class FrameReader:
     cdef Py_ssize_t _pending
     cdef Py_ssize_t _waiting
 
-    def __init__(self, engine, connection):
+    def __init__(self, engine, connection, wrap=None):
         self._engine = engine
         self._connection = connection
         self._express = engine.express
+        self._wrap = wrap
         self._buffer = b""
         self._partial = bytearray()
         self._bytes_max = engine.limits.frame_bytes_max
@@ -267,13 +269,17 @@ cdef class FrameReader:
         self._engine.metrics.commands += self._ran
         self._ran = 0
         if self._express.out.size:
-            self._connection.send(take(&self._express.out))
+            self._connection.send(self._wrapped(&self._express.out))
         if self._waits:
             self._engine.waiting.append(
-                Waiting(self._connection, take(&self._express.synced), self._waits)
+                Waiting(self._connection, self._wrapped(&self._express.synced), self._waits)
             )
             self._connection.waiting += self._waits
             self._waits = 0
+
+    cdef bytes _wrapped(self, Buffer *buffer):
+        cdef bytes replies = take(buffer)
+        return replies if self._wrap is None else self._wrap(replies)
 
 
 class BinaryStream(binary.BinaryStream):
@@ -294,18 +300,32 @@ class BinaryStream(binary.BinaryStream):
             engine.feed(self)
 
     def write(self, bytes data):
-        """Hands the bytes to the kernel, past the transport as long as that holds none itself."""
-        cdef Py_ssize_t sent
-        transport = self._transport
-        if transport.is_closing():
+        write_past(self._transport, self._socket_fd, data)
+
+
+class WebSocketStream(websocket.WebSocketStream):
+    """Writes without a step through the transport."""
+
+    def __init__(self, engine, transport, address, protocol, identity=None):
+        super().__init__(engine, transport, address, protocol, identity)
+        self._socket_fd = plain_socket(transport)
+
+    def write(self, bytes data):
+        write_past(self._transport, self._socket_fd, data)
+
+
+cdef write_past(object transport, int socket_fd, bytes data):
+    """Hands the bytes to the kernel, past the transport as long as that holds none itself."""
+    cdef Py_ssize_t sent
+    if transport.is_closing():
+        return
+    if socket_fd >= 0 and transport.get_write_buffer_size() == 0:
+        sent = rt_send(socket_fd, <const char *>data, len(data))
+        if sent == len(data):
             return
-        if self._socket_fd >= 0 and transport.get_write_buffer_size() == 0:
-            sent = rt_send(self._socket_fd, <const char *>data, len(data))
-            if sent == len(data):
-                return
-            if sent > 0:
-                data = data[sent:]
-        transport.write(data)
+        if sent > 0:
+            data = data[sent:]
+    transport.write(data)
 
 
 def plain_socket(transport):

@@ -9,6 +9,7 @@ The compiled twin of `FrameReader` runs the frequent commands from the bytes (co
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from rtserver.compiled import twin
@@ -115,12 +116,15 @@ class FrameReader:
             self._buffer = rest
 
 
-def new_frame_reader(engine: Engine, connection: Connection) -> FrameReader:
-    """The reader of a connection, in compiled form where there is one."""
+def new_frame_reader(
+    engine: Engine, connection: Connection, wrap: Callable[[bytes], bytes] | None = None
+) -> FrameReader:
+    """The reader of a connection, in compiled form where there is one: that makes replies itself,
+    and `wrap` is what the connection's form does to such bytes."""
     compiled: Any = twin(__name__)
     if compiled is None:
         return FrameReader(engine, connection)
-    return cast(FrameReader, compiled.FrameReader(engine, connection))
+    return cast(FrameReader, compiled.FrameReader(engine, connection, wrap))
 
 
 class BinaryStream(Stream):

@@ -9,13 +9,16 @@ on loopback (DNS rebinding).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import httptools
 
 from rtserver.transport.engine import Engine
 from rtserver.transport.stream import end_transport
+from rtserver.transport.websocket import HandshakeRefused, WebSocketStream, upgrade
 from rtserver.wire.jsonform import to_json
+from rtserver.wire.request import Request
 
 __all__ = ["HttpStream"]
 
@@ -26,6 +29,7 @@ _REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    426: "Upgrade Required",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
@@ -43,6 +47,7 @@ class HttpStream(asyncio.Protocol):
         self._head_bytes = 0
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._socket: WebSocketStream | None = None
         self._timeout = self._start_timeout()
 
     def _start_timeout(self) -> asyncio.TimerHandle:
@@ -65,8 +70,12 @@ class HttpStream(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            end_transport(self._transport)  # answered like any request; what follows is not HTTP
+        except httptools.HttpParserUpgrade as upgrade_at:
+            if self._socket is None:
+                end_transport(self._transport)  # answered as any request; what follows is not HTTP
+            else:
+                self._leave()
+                self._socket.data_received(data[upgrade_at.args[0] :])
         except httptools.HttpParserError as error:
             self._fail(400, f"this is not HTTP/1.1: {error}")
 
@@ -82,8 +91,11 @@ class HttpStream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timeout.cancel()
         self._engine.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._timeout.cancel()
         del self._parser  # it refers back to this protocol, and nothing collects cycles
 
     # --- httptools ---
@@ -108,6 +120,9 @@ class HttpStream(asyncio.Protocol):
             self._fail(403, refusal)
             return
         path = self._url.partition(b"?")[0].decode("latin-1")
+        if path == "/ws":
+            self._upgrade(method.decode("latin-1"))
+            return
         health = self._engine.health(path)
         if health is None:
             self._answer(404, _problem(404, f"{path} is not a path of this server"))
@@ -117,6 +132,19 @@ class HttpStream(asyncio.Protocol):
             self._answer(200 if health[0] else 503, health[1], body=method == b"GET")
         if not self._parser.should_keep_alive():
             end_transport(self._transport)
+
+    def _upgrade(self, method: str) -> None:
+        headers: dict[str, list[str]] = {}
+        for name, value in self._headers:
+            headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        peer = self._transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) else None
+        version = self._parser.get_http_version()
+        request = Request(method, "/ws", {}, headers, b"", address, True, version)
+        try:
+            self._socket = upgrade(self._engine, self._transport, request)
+        except HandshakeRefused as refused:
+            self._fail(refused.status, refused.detail, refused.headers)
 
     # --- answers ---
 
@@ -129,22 +157,30 @@ class HttpStream(asyncio.Protocol):
                 return f"{name.decode('latin-1')} is {value.decode('latin-1')!r}, expected loopback"
         return None
 
-    def _fail(self, status: int, detail: str) -> None:
+    def _fail(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         if not self._transport.is_closing():
-            self._answer(status, _problem(status, detail), close=True)
+            self._answer(status, _problem(status, detail), close=True, headers=headers)
             end_transport(self._transport)
 
     def _answer(
-        self, status: int, content: dict[str, Any], *, body: bool = True, close: bool = False
+        self,
+        status: int,
+        content: dict[str, Any],
+        *,
+        body: bool = True,
+        close: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         text = to_json(content) + b"\n"
         kind = "application/json" if status in (200, 503) else "application/problem+json"
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = (
             f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
             f"Content-Type: {kind}\r\n"
             f"Content-Length: {len(text)}\r\n"
             "Cache-Control: no-store\r\n"
             f"{'Connection: close' + chr(13) + chr(10) if close else ''}"
+            f"{more}"
             "\r\n"
         )
         self._transport.write(head.encode("latin-1") + (text if body else b""))

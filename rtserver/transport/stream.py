@@ -10,11 +10,12 @@ import asyncio
 import socket
 
 from rtserver.session.connection import Connection, Form
+from rtserver.session.identity import Identity
 from rtserver.transport.engine import Engine, Progress
 
-__all__ = ["Stream", "end_transport", "keep_alive"]
+__all__ = ["END_GRACE_S", "Stream", "end_transport", "keep_alive"]
 
-_END_GRACE_S = 2.0  # how long written bytes may take to leave after a close
+END_GRACE_S = 2.0  # how long written bytes may take to leave after a close
 _KEEPALIVE_S = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _LOOK_EVERY_S = 10.0
 _TCP_CLOSE = 7  # a state of tcp(7), the first byte of TCP_INFO
@@ -23,7 +24,7 @@ _TCP_CLOSE = 7  # a state of tcp(7), the first byte of TCP_INFO
 def end_transport(transport: asyncio.Transport) -> None:
     """Closes once what was written has left; if it does not leave soon, without it."""
     transport.close()
-    asyncio.get_running_loop().call_later(_END_GRACE_S, transport.abort)
+    asyncio.get_running_loop().call_later(END_GRACE_S, transport.abort)
 
 
 def keep_alive(transport: asyncio.Transport) -> None:
@@ -45,7 +46,13 @@ class Stream(asyncio.Protocol):
 
     form: Form
 
-    def __init__(self, engine: Engine, transport: asyncio.Transport, address: str | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        transport: asyncio.Transport,
+        address: str | None,
+        identity: Identity | None = None,
+    ) -> None:
         self.queued = False
         self.ended = False
         self._engine = engine
@@ -53,7 +60,7 @@ class Stream(asyncio.Protocol):
         self._reading = True
         soft = engine.limits.outbox_soft_bytes
         transport.set_write_buffer_limits(high=soft, low=soft // 2)
-        self.connection: Connection = engine.connect(self.form, self, address)
+        self.connection: Connection = engine.connect(self.form, self, address, identity)
 
     # --- Reader ---
 
@@ -90,7 +97,7 @@ class Stream(asyncio.Protocol):
         return self._transport.get_write_buffer_size()
 
     def look(self, now: int) -> None:
-        """About once a second: nothing to do for most."""
+        """The kernel looks after a TCP connection (`keep_alive`)."""
 
     def end(self) -> None:
         end_transport(self._transport)

@@ -16,7 +16,7 @@ import msgpack
 from rtserver.errors import ProtocolError
 from rtserver.limits import NESTING_MAX, VALUES_MAX
 
-__all__ = ["check_data", "pack", "unpack", "unpack_trusted"]
+__all__ = ["check_data", "nests_deeply", "pack", "unpack", "unpack_trusted"]
 
 _unpackb = msgpack.unpackb
 _packer = msgpack.Packer(use_bin_type=True)
@@ -34,7 +34,7 @@ def unpack(body: bytes | memoryview) -> Any:
     except ValueError:
         value = _unpack_unkeyed(body)
     # A container costs at least one byte a level, so short bodies need no look.
-    if len(body) > NESTING_MAX and _nests_deeply(value):
+    if len(body) > NESTING_MAX and nests_deeply(value):
         raise ProtocolError(f"values are nested deeper than {NESTING_MAX} levels")
     return value
 
@@ -112,8 +112,9 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _nests_deeply(value: Any) -> bool:
-    """Looks at the two levels of a plain request without a call for each."""
+def nests_deeply(value: Any) -> bool:
+    """Whether a value nests deeper than NESTING_MAX levels. Looks at the two levels of a plain
+    request without a call for each."""
     if type(value) is not list:
         return _depth_exceeds(value, NESTING_MAX)
     for child in value:

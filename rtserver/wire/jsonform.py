@@ -15,11 +15,16 @@ from typing import Any, NoReturn
 
 import msgspec
 
-__all__ = ["from_json_value", "scan_json", "to_json"]
+from rtserver.limits import NESTING_MAX, VALUES_MAX
+from rtserver.wire.codec import nests_deeply
+
+__all__ = ["from_json", "from_json_value", "scan_json", "to_json"]
 
 _SAFE_INTEGER = 2**53
 _RESERVED = frozenset(("$b64", "$i64", "$map"))
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
 
 
 def to_json(value: Any) -> bytes:
@@ -43,6 +48,36 @@ def _escape(value: Any) -> Any:
 
 def _is_reserved(value: dict[Any, Any]) -> bool:
     return len(value) == 1 and next(iter(value)) in _RESERVED
+
+
+def from_json(text: bytes) -> Any:
+    """One JSON value from bytes of a stranger: at most VALUES_MAX values are made of it, nested at
+    most NESTING_MAX levels. Raises ValueError."""
+    if len(text) > VALUES_MAX and _values(text) > VALUES_MAX:
+        raise ValueError(f"it holds more than {VALUES_MAX} values")
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    if len(text) > NESTING_MAX and nests_deeply(value):
+        raise ValueError(_TOO_DEEP)
+    # Only what is spelt with these can be an escape of ours.
+    return from_json_value(value) if b'"$' in text or b"\\u" in text else value
+
+
+def _values(text: bytes) -> int:
+    """How many values a JSON text holds, map keys included; of another text, at least so many as
+    could be read before its mistake."""
+    count = _separators(text)
+    if count > VALUES_MAX:  # perhaps they stand in strings
+        text = _STRING.sub(b"", text)
+        count = _separators(text) - len(_EMPTY.findall(text))
+    return count
+
+
+def _separators(text: bytes) -> int:
+    """Every value but the first follows one of these."""
+    return 1 + sum(map(text.count, (b",", b":", b"[", b"{")))
 
 
 def from_json_value(value: Any) -> Any:
@@ -93,6 +128,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_TOO_DEEP = f"values are nested deeper than {NESTING_MAX} levels"
 _scan = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
 
@@ -100,6 +136,6 @@ def scan_json(text: str, start: int) -> tuple[Any, int]:
     """The JSON value that starts at text[start] and where it ends. Raises ValueError."""
     try:
         value, end = _scan(text, start)
+        return from_json_value(value), end
     except RecursionError:
-        raise ValueError("the value is nested too deeply") from None
-    return from_json_value(value), end
+        raise ValueError(_TOO_DEEP) from None

@@ -14,6 +14,7 @@ class Request(NamedTuple):
     path: without the query, percent-decoded. query: the last value of each name. headers: the
     values of each lower-case name in the order they came, so that a repeated one is seen.
     address: of the client, after trusted proxies. keep_alive: whether the connection goes on.
+    version: of HTTP, such as "1.1".
     """
 
     method: str
@@ -23,6 +24,7 @@ class Request(NamedTuple):
     body: bytes
     address: str | None
     keep_alive: bool
+    version: str = "1.1"
 
     def header(self, name: str) -> str | None:
         """The values of a header, joined with commas as RFC 9110 section 5.2 allows."""
