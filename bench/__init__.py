@@ -6,8 +6,9 @@
 
 How to read a result. Servers have one core, load has another; both servers get the same requests
 from the same generator, in alternating rounds. `median` and `min - max` are over rounds. `ratio to
-redis` is of the medians, behind it the range over neighbouring rounds; for rates more than 1 is
-better, for times and memory less. `by processor time` divides by what the server's main thread ran,
+peer` (redis; for fan-out nginx + nchan, or a bare loop of send()) is of the medians, behind it the
+range over neighbouring rounds; for rates more than 1 is better, for times and memory less.
+`by processor time` divides by what the server's main thread ran,
 which a busy machine disturbs less. `wanted` is the project's own bound (bench/wanted.py) and
 whether this run reached it. The header says what the generator reaches alone: a rate near it says
 nothing about a server.

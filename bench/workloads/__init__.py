@@ -9,6 +9,7 @@ from bench.run import Run
 from bench.workloads import (
     board,
     counter,
+    fanout,
     latency,
     mixed,
     pubsub,
@@ -35,4 +36,5 @@ WORKLOADS: Mapping[str, Callable[[Run], Result]] = {
     "recovery": recovery.measure,
     "snapshot-stall": stall.measure,
     "turns": turns.measure,
+    "fanout": fanout.measure,
 }
