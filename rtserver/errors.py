@@ -26,6 +26,11 @@ class ErrorKind:
     retryable: bool
     advice: str
 
+    @property
+    def status(self) -> int:
+        """What an HTTP response says (RFC 9110 section 15)."""
+        return _STATUSES.get(self.name) or _GROUP_STATUSES[self.code // 100]
+
 
 @dataclass(frozen=True, slots=True)
 class CloseKind:
@@ -116,6 +121,25 @@ OUTCOME_UNKNOWN = _error(
     False,
     "It was applied and may yet be lost; send it again only with the same idempotency key.",
 )
+
+# HTTP statuses: of each group, and of the errors that have another
+_GROUP_STATUSES = {1: 400, 2: 409, 3: 503, 4: 403, 5: 500}
+_STATUSES = {
+    "frame_too_large": 413,
+    "unknown_method": 404,
+    "key_reused": 422,
+    "duplicate": 409,
+    "deadline_exceeded": 503,
+    "not_found": 404,
+    "out_of_range": 422,
+    "banned": 403,
+    "disk_full": 507,
+    "memory_full": 507,
+    "rate_limited": 429,
+    "unauthenticated": 401,
+    "token_expired": 401,
+    "outcome_unknown": 504,
+}
 
 # Close codes
 CLOSE_DRAIN = _close(4000, "drain", "The server stops or restarts; reconnect after the delay.")

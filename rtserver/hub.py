@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rtserver.commands.dispatch import Dispatcher
@@ -57,6 +57,9 @@ class Hub:
         self.parties: dict[int, Connection] = {}
         self.accepting = True
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
+        self.metrics_text: Callable[[], bytes] = lambda: b""
+        self.pages: Mapping[str, tuple[str, bytes]] = {}
+        self.admin_only = False
         self.turn = turn
         self._router = router
         self._sessions = sessions
@@ -107,6 +110,9 @@ class Hub:
 
     def disconnect(self, connection: Connection) -> None:
         self.release()
+        self.leave(connection)
+
+    def leave(self, connection: Connection) -> None:
         if connection.closed_as is not None:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
@@ -114,9 +120,14 @@ class Hub:
         self._router.leave(connection)
         self.parties.pop(connection.id, None)
 
-    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
+    def follow(
+        self,
+        connection: Connection,
+        channels: Mapping[str, Any],
+        presence: Collection[str] = (),
+    ) -> dict[str, Any]:
         self.turn.open()
-        return self._dispatcher.follow(connection, channels)
+        return self._dispatcher.follow(connection, channels, presence)
 
     def positions(self, connection: Connection) -> dict[str, tuple[str, int]]:
         return self._router.positions(connection)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from rtserver.commands.channel import follow
@@ -192,10 +192,12 @@ class Dispatcher:
         connection.waiting += 1
         self.waiting.append(Waiting(connection, reply, 1, request_id, timeout_ms))
 
-    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
+    def follow(
+        self, connection: Connection, channels: Mapping[str, Any], presence: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Subscribes each channel from where it says; see transport.engine."""
         self.ctx.enter(connection)
-        return follow(self.ctx, channels)
+        return follow(self.ctx, channels, presence)
 
     def issue(self, method: str, args: list[Any]) -> Any:
         """An internal command, logged like any other, also within another command."""

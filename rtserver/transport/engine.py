@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -51,6 +51,8 @@ class Engine(Protocol):
     waiting: list[Waiting]  # replies that leave after the sync of this turn's block
 
     connections: int  # open sockets, whatever they speak
+    pages: Mapping[str, tuple[str, bytes]]  # {path: (media type, content)} for people
+    admin_only: bool  # what is for administrators is on their own listeners
 
     def accept(self) -> bool:
         """Counts a socket; False when there are so many that it must go at once."""
@@ -66,15 +68,24 @@ class Engine(Protocol):
     ) -> Connection:
         """A new connection that may send requests."""
 
-    def follow(self, connection: Connection, channels: Mapping[str, Any]) -> dict[str, Any]:
-        """Subscribes each channel from where it says ([epoch, offset], {"last": n} or None): the
-        subscribe replies, or {error} in their place. All together stay below the reply limit."""
+    def follow(
+        self,
+        connection: Connection,
+        channels: Mapping[str, Any],
+        presence: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Subscribes each channel from where it says ([epoch, offset], {"last": n} or None), and to
+        joins and leaves of those in `presence`: the subscribe replies, or {error} in their place.
+        All together stay below the reply limit."""
 
     def positions(self, connection: Connection) -> dict[str, tuple[str, int]]:
         """{channel: (epoch, offset)}: where a connection with a stamp is (session.cursor)."""
 
     def disconnect(self, connection: Connection) -> None:
         """The peer is gone."""
+
+    def leave(self, connection: Connection) -> None:
+        """The connection ends, its socket goes on."""
 
     def heard(self, reader: Reader, size: int) -> None:
         """New bytes came: they run now, or in a later turn when this one is full."""
@@ -110,3 +121,6 @@ class Engine(Protocol):
 
     def health(self, path: str) -> tuple[bool, dict[str, Any]] | None:
         """What /livez and /readyz answer; None for another path."""
+
+    def metrics_text(self) -> bytes:
+        """What /metrics answers, as Prometheus reads it."""

@@ -61,9 +61,13 @@ class FirstBytes(asyncio.Protocol):
         data = self._data
         starts = [method + b" /" for method in _METHODS]
         if any(data.startswith(start) for start in starts):
-            self._hand_over(HttpStream(self._engine, self._open_transport()))
+            self._hand_over(self._http())
         elif not any(start.startswith(data) for start in starts):
             self._become(InlineStream)
+
+    def _http(self) -> HttpStream:
+        transport = self._open_transport()
+        return HttpStream(self._engine, transport, _address(transport))
 
     def _become(self, kind: type[Stream]) -> None:
         transport = self._open_transport()

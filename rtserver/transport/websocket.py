@@ -96,8 +96,8 @@ class WebSocketStream(Stream):
             limits.frame_bytes_max + HEADER_BYTES, limits.ws_fragments_max, protocol.opcodes
         )
         self._requests: Requests = protocol.requests(engine, self.connection)
-        self._unparsed = False  # frames wait for a later turn or for the outbox
-        self._unrun = False  # requests do
+        self._unparsed = False  # bytes are here that are not taken apart
+        self._unrun = False  # requests wait for a later turn or for the outbox
         self._ending: _Ending | None = None
         self._close_got = False
         self._close_sent = False
@@ -109,13 +109,14 @@ class WebSocketStream(Stream):
 
     def receive(self, data: bytes) -> None:
         self._pinged = False
+        self._unparsed = True
         self._parser.receive(data)
 
     def run(self) -> Progress:
         connection = self.connection
         if not connection.is_open:
             return self._await_close()
-        if not self._unrun:
+        if self._unparsed and not self._unrun:
             self._unparsed = self._take_messages()
         try:
             progress = self._requests.run()
@@ -266,19 +267,19 @@ def _violation(code: int, reason: str) -> _Ending:
 
 def upgrade(engine: Engine, transport: asyncio.Transport, request: Request) -> WebSocketStream:
     """Takes over the connection of an HTTP request whose Host and Origin were found good: the
-    response is written, the transport's protocol is the stream. What came after the head is for its
-    `data_received`. Raises HandshakeRefused, and RtError where the request proves nobody."""
+    response is on its way, the transport's protocol is the stream. What came after the head is for
+    its `data_received`. Raises HandshakeRefused, and RtError where the request proves nobody."""
     response, name = websocket.accept(request, tuple(_PROTOCOLS))
     identity = engine.identify(_bearer(request), _session(request))
-    transport.write(response)
     stream = _stream_class()(
         engine, transport, request.address, _PROTOCOLS[name or _DEFAULT], identity
     )
     transport.set_protocol(stream)
+    stream.connection.send(response)
     bound = engine.limits.connections_max
     if engine.connections > bound:
         stream.connection.close(CLOSE_TOO_MANY, f"{bound} connections are open, the most")
-        engine.feed(stream)
+    engine.feed(stream)  # it leaves at the end of this turn, as everything does
     return stream
 
 

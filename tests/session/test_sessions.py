@@ -81,6 +81,7 @@ def test_a_resume_closes_the_older_connection(world):
     assert older_peer.take()[-1][2]["name"] == "replaced"
     world.sessions.lost(older, world.now)  # its socket goes: the session stays where it is
     assert world.sessions.detached == 0
+    assert world.sessions.find(session, world.now).user == "ann"
 
 
 def test_the_window_ends(world):
@@ -156,3 +157,13 @@ def test_a_storm_of_resumes_reads_a_history_once(world):
         client.connect()
         assert data(client.hello(session)) == [0, 1, 2, 3, 4]
     assert world.metrics.history_reads == before + 1
+
+
+def test_a_page_that_was_read_before_does_not_hide_what_came_since(world):
+    epoch = world.call("channel.publish", "room:1", 1)["epoch"]
+    for number in (2, 3):
+        client = Client(world, f"u{number}")
+        client.hello()
+        reply = client.call("channel.subscribe", "room:1", [epoch, 0])
+        assert [message["data"] for message in reply["messages"]] == [*range(1, number)]
+        world.call("channel.publish", "room:1", number)

@@ -285,3 +285,24 @@ async def test_many_small_messages_congest_by_their_number():
         reader.take_stuck()
         await rig.settle()
     assert offsets(reader.frames()) == [*range(1, 301)]
+
+
+async def test_a_slow_reader_whose_newest_message_is_gone_hears_the_next():
+    rig = Rig()
+    rig.turn.open()
+    rig.dispatcher.issue("channel.configure", ["tick", "latest", 0, *[None] * 7, False])
+    await rig.settle()
+    reader, writer = rig.connect(), rig.connect()
+    reader.protocol.data_received(request(1, "channel.subscribe", "tick:x"))
+    await rig.settle()
+    reader.frames()
+    reader.takes = 0
+    for number in range(10):
+        writer.protocol.data_received(keyed("a", number))
+        await rig.settle()
+    reader.take_stuck()
+    await rig.settle()
+    assert [frame[1] for frame in reader.frames()][-1] == "gap"
+    writer.protocol.data_received(keyed("a", 10))
+    await rig.settle()
+    assert [frame[2]["offset"] for frame in reader.frames()] == [11]

@@ -214,12 +214,15 @@ class Watching(RuleBasedStateMachine):
         self.world.advance(25)
         pushed, self.world.pushed = self.world.pushed, []
         self.take(pushed + self.world.peer.take())
-        peer = Peer()
-        fresh = self.world.connect(peer)
-        for name in self.names:
-            reply = self.world.call_on(fresh, peer, "channel.subscribe", name)
-            assert reply["state"] == self.states[name]
-        self.world.router.leave(fresh)
+        board = self.world.store.boards.get("b")
+        top = around = {"entries": [], "count": 0}
+        if board is not None:
+            top = self.world.call("board.top", "b", 3)
+            around = self.world.call("board.around", "b", "m1", 1)
+        for name, asked in zip(self.names, (top, around), strict=False):
+            state = self.states[name]
+            assert (state["entries"], state["count"]) == (asked["entries"], asked["count"])
+        assert self.states["$counter:c"]["value"] == self.world.call("counter.get", "c")
 
 
 def applied(state, change):

@@ -80,11 +80,13 @@ class FakeTransport:
         self.stuck = b""
         self.closing = False
         self.reading = True
+        self.eof = False  # the server has closed its half
         self.protocol: Any = None
         self._data = b""
 
     def write(self, data: bytes) -> None:
         assert not self.closing
+        assert not self.eof
         if self.rig.dispatcher.journal:
             self.rig.unlogged.append(data)
         self.rig.events.append(("write", len(data)))
@@ -125,6 +127,9 @@ class FakeTransport:
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 5) if name == "peername" else None
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
@@ -136,6 +141,12 @@ class FakeTransport:
 
     def resume_reading(self) -> None:
         self.reading = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.eof = True
 
     def close(self) -> None:
         self.closing = True

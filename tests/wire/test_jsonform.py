@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtserver.wire.jsonform import from_json_value, scan_json, to_json
+from rtserver.limits import VALUES_MAX
+from rtserver.wire.jsonform import from_json, from_json_value, scan_json, to_json
 from tests.wire.values import data, same
 
 
@@ -20,6 +22,7 @@ def test_user_data_survives_json(value):
     decoded, end = scan_json(text, 0)
     assert end == len(text)
     assert same(decoded, value)
+    assert same(from_json(text.encode()), value)
 
 
 @given(data)
@@ -87,3 +90,65 @@ def test_escaped_surrogate_pairs_are_one_character():
 
 def test_unknown_words_with_a_dollar_are_ordinary():
     assert from_json_value({"$other": 1}) == {"$other": 1}
+
+
+# --- frames of strangers ---
+
+
+def nested(levels):
+    return [] if levels == 1 else [nested(levels - 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b' [0, 1, "counter.add", ["likes", 1]] \r', [0, 1, "counter.add", ["likes", 1]]),
+        (b'[{"$b64": "aGk="}, {"$i64": "9223372036854775807"}]', [b"hi", 2**63 - 1]),
+        (b'[{"\\u0024b64": "aGk="}]', [b"hi"]),
+        (b'[{"$map": {"$b64": 1}}]', [{"$b64": 1}]),
+        (b'"' + b"," * 20_000 + b'"', "," * 20_000),
+        (b"[" + b'"a[{:,\\"",' * 3_000 + b"0]", ['a[{:,"'] * 3_000 + [0]),
+        (b"[" + b"1," * (VALUES_MAX - 2) + b"1]", [1] * (VALUES_MAX - 1)),
+        (b"[" + b"[],{ }," * 8_191 + b"1]", [[], {}] * 8_191 + [1]),
+        (b"[" * 32 + b"]" * 32, nested(32)),
+    ],
+    ids=range(9),
+)
+def test_what_a_frame_may_be(text, value):
+    assert from_json(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "not JSON"),
+        (b"[1,]", "not JSON"),
+        (b"[1] [2]", "not JSON"),
+        (b"[NaN]", "not JSON"),
+        (b"[Infinity]", "not JSON"),
+        (b"[1e999]", "not JSON"),
+        (b"['a']", "not JSON"),
+        (b'["\x01"]', "not JSON"),
+        (b'["\\ud800 "]', "not JSON"),
+        (b'[{"$b64": "!"}]', "base64"),
+        (b'[{"$i64": 5}]', "$i64"),
+        (b"9" * 5_000, "not JSON"),
+        (b"[" + b"1," * (VALUES_MAX - 1) + b"1]", "values"),
+        (b"[" * 17_000, "values"),
+        (b'{"a":' * 9_000, "values"),
+        (b'"' + b"[" * 20_000, "values"),
+        (b"[" * 33 + b"]" * 33, "nested"),
+        (b"[" * 1_200 + b"]" * 1_200, "e"),
+        (b"[" * 8_000 + b"]" * 8_000, "recursion"),
+    ],
+    ids=range(19),
+)
+def test_what_a_frame_must_not_be(text, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        from_json(text)
+
+
+@pytest.mark.parametrize("levels", [600, 900, 5_000])
+def test_a_typed_value_that_is_too_deep_is_refused(levels):
+    with pytest.raises(ValueError, match="nested"):
+        scan_json("[" * levels + "]" * levels, 0)

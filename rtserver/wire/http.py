@@ -1,0 +1,259 @@
+"""HTTP/1.1 requests from bytes (RFC 9112), without I/O.
+
+httptools (llhttp, strict) takes the bytes apart; on top of that this module refuses whatever two
+readers could understand differently: where a request ends is never guessed. After a request that
+cannot be read nothing more of the connection is. Heads, bodies and what lies between their parts
+are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from enum import Enum, auto
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import httptools
+
+from rtserver.limits import Limits
+from rtserver.wire.problem import Problem
+from rtserver.wire.request import Request
+
+__all__ = ["Phase", "RequestParser", "host_name"]
+
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_ABSOLUTE = re.compile(r"https?://(?P<authority>[^/?#]+)(?P<rest>.*)", re.IGNORECASE)
+_ORIGIN_FORM = re.compile(r"/[!-~]*")
+_QUERY_FIELDS_MAX = 64
+
+
+class Phase(Enum):
+    """What of a request has come."""
+
+    NOTHING = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class RequestParser:
+    """The requests of one connection. `feed` it piece by piece, take what is `ready`."""
+
+    __slots__ = (
+        "_body",
+        "_expects",
+        "_head_bytes",
+        "_headers",
+        "_idle_bytes",
+        "_limits",
+        "_parser",
+        "_request",
+        "_url",
+        "closed",
+        "phase",
+        "ready",
+        "rest",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self.ready: deque[Request | Problem] = deque()  # whole requests, or why there is none
+        self.phase = Phase.NOTHING
+        self.closed = False  # nothing that comes after what is ready is a request
+        self.rest = b""  # what came after a request to speak another protocol
+        self._limits = limits
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._headers: dict[str, list[str]] = {}
+        self._head_bytes = 0
+        self._idle_bytes = 0  # of a head, or between the parts of a body
+        self._body = bytearray()
+        self._expects = False
+        self._request: Request | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Bytes of the connection. Keep pieces small: a piece may hold many requests."""
+        if self.closed:
+            return
+        self._idle_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.closed = True
+            self.rest = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self._refuse(Problem(400, f"this is not HTTP/1.1: {error}"))
+        if self.phase is Phase.NOTHING:
+            self._idle_bytes = 0
+        elif self._idle_bytes > self._limits.http_head_bytes_max:
+            self._refuse_head(self._idle_bytes)
+
+    def wants_continue(self) -> bool:
+        """Whether the client waits for a word before it sends the body; True once a request."""
+        expects, self._expects = self._expects, False
+        return expects and self.phase is Phase.BODY
+
+    def release(self) -> None:
+        """The parser refers back to this object, and nothing collects cycles."""
+        self.closed = True
+        self._parser = None
+
+    def _refuse(self, problem: Problem) -> None:
+        if not self.closed:
+            self.closed = True
+            self.phase = Phase.NOTHING
+            self.ready.append(problem)
+
+    def _refuse_head(self, size: int) -> None:
+        bound = self._limits.http_head_bytes_max
+        self._refuse(Problem(431, f"a head of {size} bytes or more, at most {bound} are accepted"))
+
+    # --- what httptools calls ---
+
+    def on_message_begin(self) -> None:
+        if not self.closed:
+            self.phase = Phase.HEAD
+            self._url = b""
+            self._headers = {}
+            self._head_bytes = 0
+            self._idle_bytes = 0
+            self._body = bytearray()
+            self._expects = False
+            self._request = None
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._request is not None or self.closed:
+            return  # a trailer: nobody asks for those
+        values = self._headers.setdefault(name.decode("latin-1").lower(), [])
+        values.append(value.decode("latin-1").strip(" \t"))
+
+    def on_headers_complete(self) -> None:
+        if self.closed:
+            return
+        size = self._head_bytes + len(self._url)
+        if size > self._limits.http_head_bytes_max:
+            self._refuse_head(size)
+            return
+        try:
+            self._request = self._checked()
+        except Problem as problem:
+            self._refuse(problem)
+            return
+        self.phase = Phase.BODY
+        self._idle_bytes = 0
+
+    def on_body(self, data: bytes) -> None:
+        if self.closed:
+            return
+        self._body += data
+        self._idle_bytes = 0
+        self._check_length(len(self._body))
+
+    def on_message_complete(self) -> None:
+        if self.closed or self._request is None:
+            return
+        if self._head_bytes > 2 * self._limits.http_head_bytes_max:
+            self._refuse_head(self._head_bytes)  # of trailers
+            return
+        self.phase = Phase.NOTHING
+        request = self._request._replace(body=bytes(self._body))
+        self._body = bytearray()
+        self.ready.append(request)
+        self.closed = not request.keep_alive
+
+    # --- heads ---
+
+    def _checked(self) -> Request:
+        """The request without its body. Raises Problem."""
+        parser = self._parser
+        version = parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise Problem(505, f"the version is HTTP/{version}, expected HTTP/1.1")
+        self._check_framing(version)
+        self._expects = self._check_expectation(version)
+        host = self._host(version)
+        path, query = _target(self._url.decode("latin-1"), host)
+        return Request(
+            method=parser.get_method().decode("latin-1"),
+            path=path,
+            query=query,
+            headers=self._headers,
+            body=b"",
+            address=None,
+            keep_alive=parser.should_keep_alive() and not parser.should_upgrade(),
+            version=version,
+        )
+
+    def _check_framing(self, version: str) -> None:
+        """Where the body ends (RFC 9112 section 6). Two lengths, or a length beside an encoding,
+        httptools has refused."""
+        coding = self._headers.get("transfer-encoding")
+        if coding is not None:
+            if [value.lower() for value in coding] != ["chunked"]:
+                raise Problem(
+                    501, f"Transfer-Encoding is {', '.join(coding)!r}, expected chunked alone"
+                )
+            if version == "1.0":
+                raise Problem(400, "HTTP/1.0 knows no Transfer-Encoding")
+        length = self._headers.get("content-length")
+        if length is not None:
+            self._check_length(int(length[0]), announced=True)
+
+    def _check_length(self, length: int, *, announced: bool = False) -> None:
+        bound = self._limits.http_body_bytes_max
+        if length <= bound:
+            return
+        size = f"{length} bytes" if announced else f"{length} bytes or more"
+        problem = Problem(413, f"a body of {size}, at most {bound} are accepted")
+        if announced:
+            raise problem
+        self._refuse(problem)
+
+    def _check_expectation(self, version: str) -> bool:
+        """Whether the client waits for 100 (RFC 9110 section 10.1.1)."""
+        expected = self._headers.get("expect")
+        if expected is None or version == "1.0":
+            return False
+        if [value.lower() for value in expected] != ["100-continue"]:
+            raise Problem(417, f"Expect is {', '.join(expected)!r}, expected 100-continue")
+        return True
+
+    def _host(self, version: str) -> str | None:
+        """The one Host (RFC 9112 section 3.2)."""
+        hosts = self._headers.get("host", [])
+        if len(hosts) != 1 and not (version == "1.0" and not hosts):
+            raise Problem(400, f"{len(hosts)} Host headers, expected one")
+        if hosts and _HOST.fullmatch(hosts[0]) is None:
+            raise Problem(400, f"Host is {hosts[0]!r}, expected a name or an address and a port")
+        return hosts[0] if hosts else None
+
+
+def host_name(host: str) -> str:
+    """The name of a well-formed Host without its port, in lower case."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found["name"].lower()
+
+
+def _target(url: str, host: str | None) -> tuple[str, dict[str, str]]:
+    """(path, query) of a request target in origin-form or absolute-form. Raises Problem."""
+    absolute = _ABSOLUTE.fullmatch(url)
+    if absolute is not None:
+        if host is None or absolute["authority"].lower() != host.lower():
+            raise Problem(400, f"the target names {absolute['authority']!r}, Host is {host!r}")
+        rest = absolute["rest"]
+        url = rest if rest.startswith("/") else f"/{rest}"
+    if _ORIGIN_FORM.fullmatch(url) is None or "#" in url:
+        raise Problem(400, f"the target is {url[:80]!r}, expected a path that begins with /")
+    path, _, query = url.partition("?")
+    try:
+        fields = parse_qsl(
+            query, keep_blank_values=True, errors="strict", max_num_fields=_QUERY_FIELDS_MAX
+        )
+        return unquote(path, errors="strict"), dict(fields)
+    except ValueError:
+        raise Problem(
+            400, f"the target is not UTF-8, or has more than {_QUERY_FIELDS_MAX} fields"
+        ) from None
