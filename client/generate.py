@@ -47,9 +47,12 @@ _PUBLIC: Final = {
         "StateError",
         "Timeout",
     ],
+    "rtclient.items": ["Gap", "Join", "Leave"],
     "rtclient.options": ["Position"],
     "rtclient.results": ["Message"],
-    "rtclient.subscription": ["Gap", "Subscription"],
+    "rtclient.states": ["BoardState", "CounterState", "PresenceState"],
+    "rtclient.subscription": ["Subscription"],
+    "rtclient.watch": ["Watch"],
 }
 
 _TYPES: Final = {"int": "int", "number": "int | float", "text": "str", "bool": "bool"}

@@ -20,6 +20,7 @@ from rtclient.errors import (
     StateError,
     Timeout,
 )
+from rtclient.items import Gap, Join, Leave
 from rtclient.options import Position
 from rtclient.results import Message
 from rtclient.server_errors import (
@@ -48,15 +49,19 @@ from rtclient.server_errors import (
     UnknownMethod,
     UnsupportedVersion,
 )
-from rtclient.subscription import Gap, Subscription
+from rtclient.states import BoardState, CounterState, PresenceState
+from rtclient.subscription import Subscription
+from rtclient.watch import Watch
 
 __all__ = [
     "Banned",
     "Blocked",
+    "BoardState",
     "Client",
     "Closed",
     "Conflict",
     "ConnectionLost",
+    "CounterState",
     "DeadlineExceeded",
     "DiskFull",
     "Duplicate",
@@ -67,7 +72,9 @@ __all__ = [
     "InternalError",
     "InvalidOption",
     "InvalidParams",
+    "Join",
     "KeyReused",
+    "Leave",
     "LimitError",
     "LimitReached",
     "MemoryFull",
@@ -77,6 +84,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "Position",
+    "PresenceState",
     "ProtocolError",
     "RateLimited",
     "RequestError",
@@ -89,5 +97,6 @@ __all__ = [
     "Unauthenticated",
     "UnknownMethod",
     "UnsupportedVersion",
+    "Watch",
     "connect",
 ]

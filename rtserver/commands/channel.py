@@ -37,11 +37,14 @@ POSITIONS = Shape("PublishedMany", items="[Published]")
 MESSAGE = Shape("Message", offset="int", data="data", at="int", key="text?", sender="text?")
 SUBSCRIBED = Shape(
     "Subscribed",
-    epoch="text",
-    offset="int",
-    recovered="bool",
-    messages="[Message]",
-    state="data?",
+    **{
+        "class": "text",
+        "epoch": "text",
+        "offset": "int",
+        "recovered": "bool",
+        "messages": "[Message]",
+        "state": "data?",
+    },
 )
 UNSUBSCRIBED = Shape("Unsubscribed", unsubscribed="bool")
 HISTORY = Shape("History", messages="[Message]", epoch="text?", offset="int", next="int?")

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from rtserver.config import ChannelKind
 from rtserver.errors import CLOSE_SLOW
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Subscription
@@ -315,21 +316,27 @@ class Router:
         subscription = self._enter(connection, channel.name, position, presence)
         if position < released:
             self._fall_behind(subscription, position)
-        return _reply(epoch, position, recovered=recovered, messages=messages)
+        return _reply(
+            "latest" if channel.latest else "must",
+            epoch,
+            position,
+            recovered=recovered,
+            messages=messages,
+        )
 
     def listen(
         self, connection: Connection, channel: str, *, presence: bool = False
     ) -> dict[str, Any]:
         """The subscribe reply of a transient channel, of which nothing is kept."""
         self._enter(connection, channel, _UNNUMBERED_POSITION, presence)
-        return _reply("", UNNUMBERED)
+        return _reply("transient", "", UNNUMBERED)
 
     def watch(self, connection: Connection, name: str, now: int) -> dict[str, Any]:
         """The subscribe reply of a watched thing. Raises RtError where there is no such thing."""
         watch = self.watches.open(name, now)
         version, state = watch.told(held=name in self._held)
         self._enter(connection, name, version, presence=False)
-        return {**_reply(self.watches.epoch, version), "state": state}
+        return {**_reply("latest", self.watches.epoch, version), "state": state}
 
     def _enter(
         self, connection: Connection, channel: str, position: int, presence: bool
@@ -435,6 +442,7 @@ def _takes_more(connection: Connection) -> bool:
 
 
 def _reply(
+    kind: ChannelKind,
     epoch: str,
     offset: int,
     *,
@@ -442,6 +450,7 @@ def _reply(
     messages: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     return {
+        "class": kind,
         "epoch": epoch,
         "offset": offset,
         "recovered": recovered,
