@@ -100,6 +100,12 @@ class Server:
             process.kill()
             process.wait()
 
+    def kill(self) -> None:
+        """SIGKILL, and waits."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def _proc(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text("ascii")
 

@@ -9,6 +9,7 @@ from bench.run import Run
 from bench.workloads import (
     board,
     counter,
+    cuts,
     fanout,
     idle,
     latency,
@@ -40,5 +41,6 @@ WORKLOADS: Mapping[str, Callable[[Run], Result]] = {
     "turns": turns.measure,
     "fanout": fanout.measure,
     "idle": idle.measure,
+    "cuts": cuts.measure,
     "resume": resume.measure,
 }
