@@ -18,14 +18,14 @@ import uvloop
 
 import rtclient
 
-__all__ = ["WAIT_S"]
+__all__ = ["WAIT_S", "Listener"]
 
 WAIT_S = 60.0
 _OPENING = 50  # at a time
 _POLL_S = 0.05
 
 
-class _Listener:
+class Listener:
     """What one subscriber got."""
 
     def __init__(self, counts: Counter[str]) -> None:
@@ -33,14 +33,17 @@ class _Listener:
         self._counts = counts
         self._seen: set[int] = set()
 
-    async def listen(self, subscription: rtclient.Subscription) -> None:
+    async def listen(
+        self, subscription: rtclient.Subscription[rtclient.Message | rtclient.Gap]
+    ) -> None:
         async for item in subscription:
             if isinstance(item, rtclient.Gap):
                 self._counts["gaps"] += 1
             else:
-                self._take(item.data)
+                self.take(item.data)
 
-    def _take(self, number: int) -> None:
+    def take(self, number: int) -> None:
+        """One message."""
         if number in self._seen:
             self._counts["duplicates"] += 1
             return
@@ -55,9 +58,9 @@ async def _main(url: str, count: int, channel: str) -> None:
     opening = asyncio.Semaphore(_OPENING)
     async with AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        listeners = [_Listener(counts) for _ in range(count)]
+        listeners = [Listener(counts) for _ in range(count)]
 
-        async def begin(listener: _Listener) -> asyncio.Task[None]:
+        async def begin(listener: Listener) -> asyncio.Task[None]:
             async with opening:
                 rt = await stack.enter_async_context(rtclient.connect(url))
                 messages = await stack.enter_async_context(rt.channel.subscribe(channel))
@@ -74,7 +77,7 @@ async def _main(url: str, count: int, channel: str) -> None:
             task.cancel()
 
 
-async def _all_have(listeners: list[_Listener], number: int) -> None:
+async def _all_have(listeners: list[Listener], number: int) -> None:
     deadline = asyncio.get_running_loop().time() + WAIT_S
     while any(one.newest < number for one in listeners):
         if asyncio.get_running_loop().time() > deadline:

@@ -376,6 +376,8 @@ static int fan_out(const char *batches_path, double seconds) {
         }
         if (now >= end_ns && deliveries == published * socket_count && acknowledged == published)
             break;
+        if (deliveries > published * socket_count || acknowledged > published)
+            die(1, "more messages than were published arrived, or more replies");
         turn(sent_ns || (is_settled && now < end_ns) ? 0 : 1000);
         heard = now_ns();
     }

@@ -210,3 +210,11 @@ class Bare(Server):
         if not port:
             raise RuntimeError("the bare loop did not start")
         self.address = ("127.0.0.1", int(port))
+
+    def ended_within(self, seconds: float) -> bool:
+        """Whether it ended by itself."""
+        assert self._process is not None, "it was started"
+        try:
+            return self._process.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            return False
