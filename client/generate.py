@@ -49,8 +49,8 @@ _PUBLIC: Final = {
     ],
     "rtclient.items": ["Gap", "Join", "Leave"],
     "rtclient.options": ["Position"],
-    "rtclient.results": ["Message"],
-    "rtclient.states": ["BoardState", "CounterState", "PresenceState"],
+    "rtclient.results": ["Message", "UserPresence"],
+    "rtclient.states": ["BoardState", "CounterState"],
     "rtclient.subscription": ["Subscription"],
     "rtclient.watch": ["Watch"],
 }

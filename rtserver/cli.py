@@ -17,7 +17,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ import click
 import msgspec
 
 from rtserver import PROTOCOL_VERSION, __version__
+from rtserver.cli_token import token
 from rtserver.commands.reference import reference
 from rtserver.commands.replay import Replay, ReplayFailed
 from rtserver.commands.table import load
@@ -38,6 +39,7 @@ from rtserver.config import (
     parse_listen,
 )
 from rtserver.host import loop_name
+from rtserver.pages import read_pages
 from rtserver.persist import inspect
 from rtserver.persist.compaction import compact
 from rtserver.persist.errors import DirectoryLocked, LogDamaged, LogFailed
@@ -45,6 +47,7 @@ from rtserver.persist.files import Files
 from rtserver.persist.recovery import Recovered
 from rtserver.persist.repair import repair
 from rtserver.server import Server
+from rtserver.session.auth import is_configured
 from rtserver.state.store import Store
 
 __all__ = ["main"]
@@ -91,6 +94,8 @@ def main() -> None:
     """One process that holds, keeps and pushes the live state of an application."""
 
 
+main.add_command(token)
+
 # --- serve ---
 
 
@@ -100,14 +105,32 @@ def main() -> None:
 @click.option("--data", help=f"The data directory. [default: {DEFAULT_DATA}]")
 @click.option("--dev", is_flag=True, help="Everyone on this machine has all rights.")
 @click.option("--manual-clock", is_flag=True, help="Time moves only by server.advance (--dev).")
+@click.option("--pages", type=click.Path(path_type=Path), hidden=True)
 def serve(
-    path: Path | None, listen: str | None, data: str | None, dev: bool, manual_clock: bool
+    path: Path | None,
+    listen: str | None,
+    data: str | None,
+    dev: bool,
+    manual_clock: bool,
+    pages: Path | None,
 ) -> None:
     """Starts the server."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = _configured(path, listen, data)
     _check_access(config, dev=dev, manual_clock=manual_clock)
-    sys.exit(run_loop(lambda: _serve(config, manual_clock=manual_clock)))
+    shown = _read_pages(pages, dev=dev)
+    sys.exit(run_loop(lambda: _serve(config, dev=dev, manual_clock=manual_clock, pages=shown)))
+
+
+def _read_pages(directory: Path | None, *, dev: bool) -> Mapping[str, tuple[str, bytes]]:
+    if directory is None:
+        return {}
+    if not dev:
+        _exit(EXIT_CONFIG, "--pages is for development; start with --dev")
+    try:
+        return read_pages(directory)
+    except ConfigError as error:
+        _exit(EXIT_CONFIG, str(error))
 
 
 def _configured(path: Path | None, listen: str | None, data: str | None) -> Config:
@@ -125,13 +148,16 @@ def _configured(path: Path | None, listen: str | None, data: str | None) -> Conf
 
 def _check_access(config: Config, *, dev: bool, manual_clock: bool) -> None:
     host, _ = parse_listen(config.listen)
-    if not dev:
+    if not dev and not is_configured(config.auth):
         _exit(
             EXIT_CONFIG,
             "no authentication is configured, so everyone who reaches the port would have all"
-            " rights. Start with --dev to accept that on this machine only",
+            " rights. Configure auth.keys or auth.services, or start with --dev to accept that on"
+            " this machine only",
         )
-    if not _is_loopback(host):
+    if not dev and manual_clock:
+        _exit(EXIT_CONFIG, "--manual-clock is for development and needs --dev")
+    if dev and not _is_loopback(host):
         _exit(EXIT_CONFIG, f"--dev listens on loopback only, {host!r} is another address")
     if manual_clock:
         _say("the clock is manual: time moves only by server.advance")
@@ -146,13 +172,21 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-async def _serve(config: Config, *, manual_clock: bool) -> int:
+async def _serve(
+    config: Config, *, dev: bool, manual_clock: bool, pages: Mapping[str, tuple[str, bytes]]
+) -> int:
     _say(
         f"rtserver {__version__} · protocol {PROTOCOL_VERSION} · Python"
         f" {platform.python_version()} · {loop_name()} · compiled modules:"
         f" {', '.join(active_modules()) or 'none'}"
     )
-    server = Server(config, manual_clock=manual_clock, progress=_RecoveryBar())
+    try:
+        server = Server(
+            config, dev=dev, manual_clock=manual_clock, progress=_RecoveryBar(), pages=pages
+        )
+    except ConfigError as error:
+        _say(f"rtserver: {error}")
+        return EXIT_CONFIG
     started = time.monotonic()
     try:
         await server.start()
@@ -169,8 +203,9 @@ async def _serve(config: Config, *, manual_clock: bool) -> int:
     _say(_recovered_line(server.directory, server.recovered, time.monotonic() - started))
     for report in server.recovered.reports:
         _say(f"recovery: {report}")
-    _say(f"listening on rt://{server.url_address} (frames, nc, and http for /livez and /readyz)")
-    _say("development mode: everyone on this machine has all rights")
+    _say(f"listening on rt://{server.url_address} (frames, nc, http and ws)")
+    if dev:
+        _say("development mode: everyone on this machine has all rights")
     server.handle_signals()
     await server.wait()
     await server.stop()

@@ -18,6 +18,7 @@ from rtserver.errors import CONFLICT, RtError
 from rtserver.hub import Hub
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
+from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.snapshots import Snapshots
@@ -56,6 +57,9 @@ class Host:
         sessions: Sessions,
     ) -> None:
         self.sessions = sessions
+        self.blocks = hub.blocks
+        self.dev = hub.authority.dev
+        self.must_prove = hub.authority.must_prove
         self.subscriptions_max = config.limits.subscriptions_per_connection_max
         self.stopping = False
         self._config = config
@@ -108,6 +112,7 @@ class Host:
             "connections": self._hub.connections,
             "sessions": self.sessions.stats(),
             "subscriptions": self._router.subscriptions,
+            "presence": self._router.presence.stats(),
             "watches": len(self._router.watches),
             "state": self._store.totals(),
             "log": self._log.stats(),
@@ -140,8 +145,11 @@ class Host:
 
     # --- channels ---
 
-    def subscribe_role(self, channel: str) -> str:
-        return self._store.settings.channel_rules(channel).subscribe
+    def identify(self, token: str) -> Identity:
+        return self._hub.identify(token, None)
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        return self._hub.kick(user, channel, block_ms)
 
     def keeps(self, channel: str) -> bool:
         return self._store.settings.channel_rules(channel).keeps

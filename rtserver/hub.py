@@ -13,11 +13,13 @@ from typing import Any
 
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.reference import help_text
-from rtserver.commands.table import ROLES, Command
+from rtserver.commands.table import Command
 from rtserver.config import WebConfig
-from rtserver.errors import CLOSE_IDLE, CLOSE_SLOW, CloseKind
+from rtserver.errors import CLOSE_EXPIRED, CLOSE_IDLE, CLOSE_KICKED, CLOSE_SLOW, CloseKind
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.session.auth import Authority
+from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection, Form, Sink
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
@@ -29,7 +31,6 @@ __all__ = ["Hub"]
 
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
-_DEVELOPER = Identity(ROLES["admin"])  # everybody in development mode
 
 
 class Hub:
@@ -46,12 +47,14 @@ class Hub:
         metrics: Metrics,
         sessions: Sessions,
         express: Any = None,
+        authority: Authority,
         web: WebConfig | None = None,
-        dev: bool = True,
     ) -> None:
         self.limits = limits
         self.web = web or WebConfig()
-        self.dev = dev
+        self.dev = authority.dev
+        self.authority = authority
+        self.blocks = Blocks(limits.blocks_max)
         self.metrics = metrics
         self.connections = 0  # open sockets
         self.parties: dict[int, Connection] = {}
@@ -90,7 +93,35 @@ class Hub:
         self.connections -= 1
 
     def identify(self, token: str | None, session: str | None) -> Identity:
-        return _DEVELOPER
+        now = self._dispatcher.ctx.now
+        identity = self.authority.identify(token, session, now)
+        self.blocks.check(identity.user, None, now)
+        return identity
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        """Closes a user's connections, or ends their subscriptions to one channel, and keeps her
+        out for so long; how many that ended."""
+        now = self._dispatcher.ctx.now
+        if block_ms:
+            self.blocks.block(user, channel, now + block_ms, now)
+        if channel is None:
+            self._sessions.end(user)
+        return sum(
+            self._kick(connection, channel, block_ms)
+            for connection in list(self.parties.values())
+            if connection.user == user and connection.is_open
+        )
+
+    def _kick(self, connection: Connection, channel: str | None, block_ms: int) -> bool:
+        message = "the application sent you away"
+        if channel is None:
+            connection.close(CLOSE_KICKED, message, block_ms or None)
+        elif self._router.unsubscribe(connection, channel):
+            what = {"channel": channel, "code": CLOSE_KICKED.code, "name": CLOSE_KICKED.name}
+            connection.push("unsubscribed", {**what, "message": message})
+        else:
+            return False
+        return True
 
     def connect(
         self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
@@ -101,11 +132,12 @@ class Hub:
             sink,
             self.limits,
             self.turn.dirty,
-            identity=identity or self.identify(None, None),
+            identity=identity or self.authority.default,
             address=address,
             now=self._dispatcher.ctx.now,
         )
         self.parties[connection.id] = connection
+        self._router.presence.identified(connection)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
@@ -117,7 +149,9 @@ class Hub:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
+        self.turn.open()  # who leaves does so at the time of a turn
         self._router.leave(connection)
+        self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)
 
     def follow(
@@ -197,6 +231,8 @@ class Hub:
                 CLOSE_SLOW,
                 f"{pending} bytes wait for you; you took none for {stuck_ms} ms",
             )
+        elif self.authority.is_over(connection.expires_at, now):
+            self._close(connection, CLOSE_EXPIRED, "the token that you showed has expired")
         elif heartbeat_ms and now - connection.last_heard_ms > _SILENT_SHARE * heartbeat_ms:
             self._close(
                 connection,

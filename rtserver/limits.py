@@ -21,6 +21,7 @@ __all__ = [
     "META_BYTES_MAX",
     "NAME_BYTES_MAX",
     "NESTING_MAX",
+    "NOTE_BYTES_MAX",
     "REPLY_BYTES_MAX",
     "STREAM_CHANNELS_MAX",
     "VALUES_MAX",
@@ -36,6 +37,7 @@ VECTOR_MAX = 1_000
 LIST_DEFAULT = 100
 LIST_MAX = 1_000
 META_BYTES_MAX = 1_024  # what a board may keep beside a score, packed
+NOTE_BYTES_MAX = 256  # what a user may say beside her status
 VALUES_MAX = 16_384  # values in one frame, containers and map keys included
 REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
 LATEST_KEYS_MAX = 10_000  # keys of a channel of the class latest, whatever history_count says
@@ -78,8 +80,12 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sessions_detached_max: Count = 100_000  # without a connection: the oldest gives way
     presence_grace_ms: Annotated[int, Meta(ge=0)] = 5_000  # from the last connection to `leave`
     presence_interval_ms: Annotated[int, Meta(ge=0)] = 1_000  # between counts of large channels
+    presence_per_turn: Count = 1_000  # who leave, and channels told of it, in one turn
+    presence_pushes_per_turn: Count = 10_000  # joins and leaves: other channels are told later
+    last_seen_max: Count = 1_000_000  # users: the one seen longest ago gives way
     watch_interval_ms: Annotated[int, Meta(ge=0)] = 20  # between two looks at what is watched
     namespaces_configured_max: Count = 10_000  # by channel.configure: beyond, limit_reached
+    blocks_max: Count = 10_000  # users sent away for a while: whose time ends first gives way
     watches_max: Count = 100_000  # watched things: beyond, limit_reached
     watches_per_turn: Count = 1_000  # looked at in one turn
     drain_ms: Annotated[int, Meta(ge=0)] = 2_000  # at a stop, over which reconnects are spread

@@ -26,12 +26,16 @@ from rtserver.commands.replay import Replay
 from rtserver.commands.table import Command, load
 from rtserver.config import Config, parse_listen
 from rtserver.errors import CLOSE_DRAIN
+from rtserver.exposition import Exposition
 from rtserver.host import Host
 from rtserver.hub import Hub
 from rtserver.metrics import Metrics
 from rtserver.persist.files import Files
 from rtserver.persist.log import Log
 from rtserver.persist.recovery import Recovered, recover
+from rtserver.session.auth import Authority
+from rtserver.session.auth import check_config as check_auth
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -59,18 +63,23 @@ class Server:
         self,
         config: Config,
         *,
+        dev: bool = True,
         manual_clock: bool = False,
         files: Files | None = None,
         progress: Callable[[int, int], None] | None = None,
+        pages: Mapping[str, tuple[str, bytes]] | None = None,
     ) -> None:
         self.config = config
         self.directory = Path(config.data).absolute()
+        check_auth(config.auth)
+        self.authority = Authority(config.auth, dev=dev)
         self.address = ("", 0)
         self.failure: BaseException | None = None
         self.recovered: Recovered | None = None
         self._manual_clock = manual_clock
         self._files = files or Files()
         self._progress = progress
+        self._pages = pages or {}
         self._table: Mapping[str, Command] = load()
         self._store = Store()
         self._metrics = Metrics()
@@ -119,10 +128,12 @@ class Server:
             closing_record=self._totals,
             notify=self._notify,
         )
-        watches = Watches(subject_kinds(self._store, {}), config.limits)
-        router = Router(self._store.channels, self._metrics, watches)
+        router = self._router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)
-        self._dispatcher = Dispatcher(self._table, self._store, router, self._metrics)
+        self.authority.find_session = sessions.find
+        self._dispatcher = Dispatcher(
+            self._table, self._store, router, self._metrics, config.rights
+        )
         self._turn = Turn(
             loop=self._loop,
             clock=clock,
@@ -142,6 +153,8 @@ class Server:
             limits=config.limits,
             metrics=self._metrics,
             sessions=sessions,
+            authority=self.authority,
+            web=config.web,
             express=new_express(self._table, self._store, self._dispatcher),
         )
         self._snapshots = Snapshots(
@@ -166,7 +179,22 @@ class Server:
             sessions=sessions,
         )
         self._hub.health = self._host.health
+        self._hub.metrics_text = Exposition(self._host.stats, self._metrics, config.limits).text
+        self._hub.pages = self._pages
         self._dispatcher.attach(self._host)
+
+    def _router(self, restarted_ms: int | None) -> Router:
+        """Who hears what, with who is here and what is watched."""
+        store = self._store
+        limits = self.config.limits
+        self._presence = presence = Presence(
+            store.last_seen,
+            limits,
+            lambda channel: store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=restarted_ms,
+        )
+        watches = Watches(subject_kinds(store, presence, {}), limits)
+        return Router(store.channels, self._metrics, watches, presence)
 
     def _clock(self, recovered: Recovered) -> Clock:
         """Time goes on from the last logged one: by the boot clock, else by the wall clock."""
@@ -267,6 +295,8 @@ class Server:
             await self._turn.settle(_STOP_GRACE_S)
         if self.failure is None:
             await self._say_goodbye()
+        if self.failure is None:
+            await self._note_last_seen()
         self._turn.stopped = True
         self._log.close(self._dispatcher.ctx.now, clean=self.failure is None)
         self._directory_lock.release()
@@ -278,6 +308,17 @@ class Server:
         deadline = self._loop.time() + _STOP_GRACE_S
         while self._hub.parties and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
+
+    async def _note_last_seen(self) -> None:
+        """Whoever is here was seen now; turns log that, as long as they have room."""
+        people = self._presence.people
+        people.end(self._dispatcher.ctx.now)
+        deadline = self._loop.time() + _STOP_GRACE_S
+        while (people.unseen or self._turn.is_open) and self._loop.time() < deadline:
+            if self.failure is not None:
+                return
+            self._turn.open()
+            await asyncio.sleep(0.005)
 
 
 def _raise_file_limit() -> None:

@@ -38,6 +38,8 @@ _RECORD_SLACK = 64 * 1024  # of a turn's last record beyond the largest frame
 _DELIVERIES_PER_COST = 8  # pushes that cost about as much as one command
 _CHARGE_COST = 32  # after which the time is looked at
 _CATCH_UP_MAX = 2_000  # messages a turn sends to readers who are behind
+_SEEN_ROWS = 500  # users whose last seen is logged as one record
+_SEEN_ROW_BYTES = 16  # of such a row beside the name
 _RETRY_S = 0.1  # between attempts to write a block that did not fit the disk
 
 _DISK_FULL = RtError(DISK_FULL, "the disk has no room for the log; nothing was done")
@@ -117,7 +119,7 @@ class Turn:
         self._deadline_us = self._started_us + self._limits.turn_ms_max * 1_000
         self._cost_left = self._limits.turn_cost_max
         ctx = self._dispatcher.ctx
-        ctx.now = self._clock.now_ms()
+        ctx.now = self._router.presence.now = self._clock.now_ms()
         self._turns += 1
         ctx.seed = self._secret + self._turns.to_bytes(8, "big")
         ctx.draws = 0
@@ -243,6 +245,7 @@ class Turn:
     def _close(self) -> None:
         dispatcher = self._dispatcher
         self._forget_idle()
+        self._note_who_left()
         records, count = dispatcher.journal.drain()
         if count:
             self._log.append_packed(records, count, dispatcher.ctx.now)
@@ -262,12 +265,26 @@ class Turn:
             with suppress(RtError):
                 self._dispatcher.issue("channel.forget", [name])
 
+    def _note_who_left(self) -> None:
+        """When users were seen last; without room in the log they wait in memory."""
+        presence = self._router.presence
+        presence.expire(self._dispatcher.ctx.now)
+        rows = presence.people.unseen_rows(_SEEN_ROWS)
+        if not rows:
+            return
+        size = sum(4 * len(user) + _SEEN_ROW_BYTES for user, _ in rows)
+        with suppress(RtError):
+            self._dispatcher.issue("presence.seen", [rows, None], size)
+            presence.people.noted(len(rows))
+            self._more |= presence.people.unseen > 0
+
     def _release(self) -> None:
         """The block is written: what waited for that may leave."""
         seq = self._log.written_seq
         router = self._router
         router.written(seq)
         self._await_sync(seq)
+        router.tell_presence(self._dispatcher.ctx.now)
         router.look(monotonic_us() // 1_000, self._dispatcher.ctx.now, self._unsynced_seq())
         router.catch_up(_CATCH_UP_MAX)
 
@@ -334,7 +351,7 @@ class Turn:
 
     def _set_wake(self) -> None:
         """The next deadline opens a turn even when no bytes come."""
-        due = self._store.timers.next_due_ms()
+        due = self._next_due()
         if due is None or (self._wake is not None and self._wake_ms <= due):
             return
         if self._wake is not None:
@@ -344,6 +361,12 @@ class Turn:
         if self._timers_wait:
             delay = max(delay, _RETRY_S)
         self._wake = self._loop.call_later(delay, self._awake)
+
+    def _next_due(self) -> int | None:
+        """Of the state's deadlines and those of presence; the latter wait for a full disk."""
+        due = self._store.timers.next_due_ms()
+        presence = None if self._log.stalled else self._router.presence.next_due()
+        return min((one for one in (due, presence) if one is not None), default=None)
 
     def _set_watch_wake(self) -> None:
         """What is watched and changed is looked at even when no bytes come."""

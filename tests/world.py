@@ -6,6 +6,7 @@ an empty store, so every test can ask whether the log alone gives the same state
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -14,11 +15,15 @@ from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
 from rtserver.commands.table import ROLES, load
+from rtserver.config import AuthConfig, RightsRow
 from rtserver.errors import DISK_FULL, ERRORS, RtError
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.session.auth import Authority
+from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -82,6 +87,9 @@ class FakeHost:
     def __init__(self, world: World) -> None:
         self._world = world
         self.sessions = world.sessions
+        self.blocks = Blocks(10)
+        self.dev = world.authority.dev
+        self.must_prove = world.authority.must_prove
 
     def info(self) -> dict[str, Any]:
         return {"name": "rtserver"}
@@ -102,8 +110,13 @@ class FakeHost:
     def hello_limits(self) -> dict[str, int]:
         return {"frame_bytes_max": 1}
 
-    def subscribe_role(self, channel: str) -> str:
-        return "user" if channel.startswith("open:") else "service"
+    def identify(self, token: str) -> Any:
+        return self._world.authority.identify(token, None, self._world.now)
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        if block_ms:
+            self.blocks.block(user, channel, self._world.now + block_ms, self._world.now)
+        return 0
 
     def keeps(self, channel: str) -> bool:
         return self._world.store.settings.channel_rules(channel).keeps
@@ -120,15 +133,29 @@ class FakeHost:
 class World:
     """Store, router, dispatcher and a list of blocks instead of a log."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        restarted_ms: int | None = None,
+        *,
+        authority: Authority | None = None,
+        rights: Sequence[RightsRow] = (),
+    ) -> None:
         self.limits = limits or Limits()
         self.table = load()
         self.store = Store()
         self.metrics = Metrics()
-        self.watches = Watches(subject_kinds(self.store, {}), self.limits)
-        self.router = Router(self.store.channels, self.metrics, self.watches)
+        self.presence = Presence(
+            self.store.last_seen,
+            self.limits,
+            lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
+            restarted_ms=restarted_ms,
+        )
+        self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
+        self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
-        self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics)
+        self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics, rights)
+        self.authority = authority or Authority(AuthConfig(), dev=True)
         self.dispatcher.attach(FakeHost(self))
         self.express = new_express(self.table, self.store, self.dispatcher)
         self.waiting = self.dispatcher.waiting
@@ -137,7 +164,7 @@ class World:
         self.dirty: list[Connection] = []
         self.blocks: list[tuple[int, list[bytes]]] = []
         self.seq = 0
-        self.now = START_MS
+        self.now = restarted_ms or START_MS
         self.open_turn()
         self.dispatcher.issue("channel.era", ["era"])
         self.store.enforce(self.limits)
@@ -148,7 +175,7 @@ class World:
         self._next_id = 0
 
     def connect(self, peer: Peer, role: str = "admin") -> Connection:
-        return Connection(
+        connection = Connection(
             1,
             frames,
             peer,
@@ -158,12 +185,21 @@ class World:
             address=None,
             now=self.now,
         )
+        self.presence.identified(connection)
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """What the hub does when the peer is gone."""
+        self.sessions.lost(connection, self.now)
+        connection.lost()
+        self.router.leave(connection)
+        self.presence.gone(connection)
 
     # --- turns ---
 
     def open_turn(self) -> None:
         ctx = self.dispatcher.ctx
-        ctx.now = self.now
+        ctx.now = self.presence.now = self.now
         ctx.seed = self.seq.to_bytes(16, "big")
         ctx.draws = 0
         self.dispatcher.journal.limit = 1 << 24
@@ -175,6 +211,11 @@ class World:
         """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""
         for name in self.router.take_idle():
             self.dispatcher.issue("channel.forget", [name])
+        self.presence.expire(self.now)
+        rows = self.presence.people.unseen_rows(1_000)
+        if rows:
+            self.dispatcher.issue("presence.seen", [rows, None])
+            self.presence.people.noted(len(rows))
         records, count = self.dispatcher.journal.drain()
         if count:
             self.blocks.append((self.now, split(records)))
@@ -182,6 +223,7 @@ class World:
             assert len(self.blocks[-1][1]) == count
             self.watches.touch()
         self.router.written(self.seq)
+        self.router.tell_presence(self.now)
         self.router.look(self.now, self.now, self.seq if self.dispatcher.waiting else 0)
         self.router.catch_up(1_000)
         self.flush()

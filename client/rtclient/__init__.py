@@ -22,7 +22,7 @@ from rtclient.errors import (
 )
 from rtclient.items import Gap, Join, Leave
 from rtclient.options import Position
-from rtclient.results import Message
+from rtclient.results import Message, UserPresence
 from rtclient.server_errors import (
     Banned,
     Blocked,
@@ -49,7 +49,7 @@ from rtclient.server_errors import (
     UnknownMethod,
     UnsupportedVersion,
 )
-from rtclient.states import BoardState, CounterState, PresenceState
+from rtclient.states import BoardState, CounterState
 from rtclient.subscription import Subscription
 from rtclient.watch import Watch
 
@@ -84,7 +84,6 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "Position",
-    "PresenceState",
     "ProtocolError",
     "RateLimited",
     "RequestError",
@@ -97,6 +96,7 @@ __all__ = [
     "Unauthenticated",
     "UnknownMethod",
     "UnsupportedVersion",
+    "UserPresence",
     "Watch",
     "connect",
 ]

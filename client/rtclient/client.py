@@ -22,14 +22,14 @@ from rtclient import table
 from rtclient.batch import Batch, Collector
 from rtclient.buffer import BUFFER_DEFAULT, Overflow
 from rtclient.command import Command, Effect
-from rtclient.commands import Board, Caller, Channel, Counter, Nouns
+from rtclient.commands import Board, Caller, Channel, Counter, Nouns, Presence
 from rtclient.credentials import Token
 from rtclient.feeds import Feeds
 from rtclient.items import Gap, Item
 from rtclient.link import Link
 from rtclient.options import WRITE_OPTIONS, Since
-from rtclient.results import Message
-from rtclient.states import BoardState, CounterState, PresenceState
+from rtclient.results import Message, UserPresence
+from rtclient.states import BoardState, CounterState
 from rtclient.subscription import Subscription
 from rtclient.url import parse_url
 from rtclient.watch import Watch, board_around, board_top, counter, presence
@@ -228,15 +228,16 @@ class Boards(Board):
         return Watch(self._feeds, board_around(name, member, radius))
 
 
-class Presences:
-    """Watches of users."""
+class Presences(Presence):
+    """The commands `presence.*`, and watches."""
 
     __slots__ = ("_feeds",)
 
-    def __init__(self, feeds: Feeds) -> None:
+    def __init__(self, call: Caller, feeds: Feeds) -> None:
+        super().__init__(call)
         self._feeds = feeds
 
-    def watch(self, user: str) -> Watch[PresenceState]:
+    def watch(self, user: str) -> Watch[UserPresence]:
         """Whether a user is here, and how, now and whenever it changes."""
         return Watch(self._feeds, presence(user))
 
@@ -255,7 +256,7 @@ class Client(Nouns):
         self.channel = Channels(call, feeds)
         self.counter = Counters(call, feeds)
         self.board = Boards(call, feeds)
-        self.presence = Presences(feeds)
+        self.presence = Presences(call, feeds)
         self._link = link
 
     @property

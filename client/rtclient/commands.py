@@ -13,6 +13,7 @@ from rtclient import table
 from rtclient.command import Command
 from rtclient.options import ReadOptions, WriteOptions
 from rtclient.results import (
+    Authenticated,
     BoardInfo,
     CounterPage,
     Created,
@@ -20,9 +21,11 @@ from rtclient.results import (
     Entries,
     History,
     Jumped,
+    Kicked,
     NamePage,
     NamespaceRules,
     Pong,
+    PresencePage,
     Published,
     PublishedMany,
     Rank,
@@ -32,12 +35,14 @@ from rtclient.results import (
     Submission,
     Submissions,
     Unbanned,
+    UserPresence,
+    UserPresences,
     Values,
     ValuesOrErrors,
     Within,
 )
 
-__all__ = ["Board", "Caller", "Channel", "Counter", "Nouns", "Server"]
+__all__ = ["Board", "Caller", "Channel", "Counter", "Nouns", "Presence", "Server"]
 
 T = TypeVar("T")
 
@@ -57,6 +62,20 @@ class Server:
 
     def __init__(self, call: Caller) -> None:
         self._call = call
+
+    def auth(self, token: str, **options: Unpack[ReadOptions]) -> Future[Authenticated]:
+        """Shows a fresh token of the same user before the last one expires."""
+        return self._call(table.SERVER_AUTH, (token,), options)
+
+    def kick(
+        self,
+        user: str,
+        channel: str | None = None,
+        block_ms: int = 0,
+        **options: Unpack[ReadOptions],
+    ) -> Future[Kicked]:
+        """Closes a user's connections, or ends what she hears of a channel, and keeps her out."""
+        return self._call(table.SERVER_KICK, (user, channel, block_ms), options)
 
     def ping(self, **options: Unpack[ReadOptions]) -> Future[Pong]:
         """Answers at once with the server's time."""
@@ -332,6 +351,16 @@ class Channel:
         """Messages in ascending order: the first after an offset, or the last before one."""
         return self._call(table.CHANNEL_HISTORY, (channel, after, before, limit), options)
 
+    def presence(
+        self,
+        channel: str,
+        after: str | None = None,
+        limit: int = 100,
+        **options: Unpack[ReadOptions],
+    ) -> Future[PresencePage]:
+        """Users who are on a channel, by name; next is the after of the next page."""
+        return self._call(table.CHANNEL_PRESENCE, (channel, after, limit), options)
+
     def configure(
         self,
         namespace: str,
@@ -370,6 +399,25 @@ class Channel:
         )
 
 
+class Presence:
+    """The commands `presence.*`."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Caller) -> None:
+        self._call = call
+
+    def set(
+        self, status: str, note: str | None = None, **options: Unpack[ReadOptions]
+    ) -> Future[UserPresence]:
+        """Says how the caller is, until she is offline; "idle" speaks of this device only."""
+        return self._call(table.PRESENCE_SET, (status, note), options)
+
+    def get(self, users: Sequence[str], **options: Unpack[ReadOptions]) -> Future[UserPresences]:
+        """How users are, in the order asked; who has no connection is offline."""
+        return self._call(table.PRESENCE_GET, (users,), options)
+
+
 class Nouns:
     """One of each noun, all calling in the same way."""
 
@@ -378,3 +426,4 @@ class Nouns:
         self.counter = Counter(call)
         self.board = Board(call)
         self.channel = Channel(call)
+        self.presence = Presence(call)

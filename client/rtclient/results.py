@@ -12,6 +12,7 @@ from rtclient.decode import many, many_or_errors
 from rtclient.errors import Error
 
 __all__ = [
+    "Authenticated",
     "BoardInfo",
     "CounterItem",
     "CounterPage",
@@ -21,10 +22,13 @@ __all__ = [
     "Entry",
     "History",
     "Jumped",
+    "Kicked",
     "Message",
     "NamePage",
     "NamespaceRules",
     "Pong",
+    "PresencePage",
+    "Present",
     "Published",
     "PublishedMany",
     "Rank",
@@ -34,10 +38,36 @@ __all__ = [
     "Submission",
     "Submissions",
     "Unbanned",
+    "UserPresence",
+    "UserPresences",
     "Values",
     "ValuesOrErrors",
     "Within",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """What `server.auth` answers."""
+
+    user: str | None
+    role: str
+    expires_at: int | None
+
+
+def to_authenticated(raw: Any) -> Authenticated:
+    return Authenticated(raw.get("user"), raw["role"], raw.get("expires_at"))
+
+
+@dataclass(frozen=True, slots=True)
+class Kicked:
+    """What `server.kick` answers."""
+
+    ended: int
+
+
+def to_kicked(raw: Any) -> Kicked:
+    return Kicked(raw["ended"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +386,35 @@ def to_history(raw: Any) -> History:
 
 
 @dataclass(frozen=True, slots=True)
+class Present:
+    """One of `PresencePage.users`."""
+
+    user: str
+    devices: int
+    since: int
+
+
+def to_present(raw: Any) -> Present:
+    return Present(raw["user"], raw["devices"], raw["since"])
+
+
+@dataclass(frozen=True, slots=True)
+class PresencePage:
+    """What `channel.presence` answers."""
+
+    users: list[Present]
+    count: int
+    anonymous: int
+    next: str | None
+
+
+def to_presence_page(raw: Any) -> PresencePage:
+    return PresencePage(
+        many(raw["users"], to_present), raw["count"], raw["anonymous"], raw.get("next")
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class NamespaceRules:
     """What `channel.configure` answers."""
 
@@ -384,3 +443,37 @@ def to_namespace_rules(raw: Any) -> NamespaceRules:
         raw["presence"],
         raw["presence_events_max"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class UserPresence:
+    """What `presence.set` answers."""
+
+    user: str
+    status: str
+    note: str | None
+    devices: int
+    idle: bool
+    last_seen: int | None
+
+
+def to_user_presence(raw: Any) -> UserPresence:
+    return UserPresence(
+        raw["user"],
+        raw["status"],
+        raw.get("note"),
+        raw["devices"],
+        raw["idle"],
+        raw.get("last_seen"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UserPresences:
+    """What `presence.get` answers."""
+
+    users: list[UserPresence]
+
+
+def to_user_presences(raw: Any) -> UserPresences:
+    return UserPresences(many(raw["users"], to_user_presence))

@@ -13,11 +13,9 @@ from rtclient.results import Entry, to_entry
 __all__ = [
     "BoardState",
     "CounterState",
-    "PresenceState",
     "applied",
     "to_board_state",
     "to_counter_state",
-    "to_presence_state",
     "watch_name",
 ]
 
@@ -37,36 +35,12 @@ class BoardState:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class PresenceState:
-    """What `rt.presence.watch` yields. devices: connections of the user that are open. idle:
-    whether none of them was used lately. last_seen: ms since 1970, None for a user never seen."""
-
-    user: str
-    status: str
-    note: str | None
-    devices: int
-    idle: bool
-    last_seen: int | None
-
-
 def to_counter_state(raw: Mapping[str, Any]) -> CounterState:
     return CounterState(raw["value"])
 
 
 def to_board_state(raw: Mapping[str, Any]) -> BoardState:
     return BoardState(many(raw["entries"], to_entry), raw["count"])
-
-
-def to_presence_state(raw: Mapping[str, Any]) -> PresenceState:
-    return PresenceState(
-        raw["user"],
-        raw["status"],
-        raw.get("note"),
-        raw["devices"],
-        raw.get("idle", False),
-        raw.get("last_seen"),
-    )
 
 
 def watch_name(kind: str, *parts: str) -> str:

@@ -29,11 +29,11 @@ from rtclient.errors import Closed, Timeout
 from rtclient.items import Gap, Item
 from rtclient.link import Link
 from rtclient.options import Position, Since
-from rtclient.results import Message
+from rtclient.results import Message, UserPresence
 from rtclient.runner import Runner
-from rtclient.states import BoardState, CounterState, PresenceState
+from rtclient.states import BoardState, CounterState
 from rtclient.subscription import Subscription as Reader
-from rtclient.sync_commands import Board, Caller, Channel, Counter, Nouns
+from rtclient.sync_commands import Board, Caller, Channel, Counter, Nouns, Presence
 from rtclient.watch import Watched, board_around, board_top, counter, presence, state_of
 
 __all__ = [
@@ -100,7 +100,7 @@ class Client(Nouns):
         self.channel = Channels(runner.call, runner)
         self.counter = Counters(runner.call, runner)
         self.board = Boards(runner.call, runner)
-        self.presence = Presences(runner)
+        self.presence = Presences(runner.call, runner)
 
     @property
     def connected(self) -> bool:
@@ -216,15 +216,16 @@ class Boards(Board):
         return Watch(self._runner, board_around(name, member, radius))
 
 
-class Presences:
-    """Watches of users."""
+class Presences(Presence):
+    """The commands `presence.*`, and watches."""
 
     __slots__ = ("_runner",)
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, call: Caller, runner: Runner) -> None:
+        super().__init__(call)
         self._runner = runner
 
-    def watch(self, user: str) -> Watch[PresenceState]:
+    def watch(self, user: str) -> Watch[UserPresence]:
         """Whether a user is here, and how, now and whenever it changes."""
         return Watch(self._runner, presence(user))
 

@@ -10,6 +10,12 @@ from typing import Any, Final
 from rtclient import results
 from rtclient.command import Command, Effect
 
+SERVER_AUTH: Command[results.Authenticated] = Command(
+    "server.auth", Effect.SESSION, results.to_authenticated, ("token",), 1
+)
+SERVER_KICK: Command[results.Kicked] = Command(
+    "server.kick", Effect.SESSION, results.to_kicked, ("user", "channel", "block_ms"), 1
+)
 SERVER_PING: Command[results.Pong] = Command("server.ping", Effect.SESSION, results.to_pong, (), 0)
 SERVER_INFO: Command[Any] = Command("server.info", Effect.SESSION, None, (), 0)
 SERVER_STATS: Command[Any] = Command("server.stats", Effect.SESSION, None, (), 0)
@@ -120,6 +126,9 @@ CHANNEL_PUBLISH_MANY: Command[results.PublishedMany] = Command(
 CHANNEL_HISTORY: Command[results.History] = Command(
     "channel.history", Effect.READ, results.to_history, ("channel", "after", "before", "limit"), 1
 )
+CHANNEL_PRESENCE: Command[results.PresencePage] = Command(
+    "channel.presence", Effect.READ, results.to_presence_page, ("channel", "after", "limit"), 1
+)
 CHANNEL_CONFIGURE: Command[results.NamespaceRules] = Command(
     "channel.configure",
     Effect.WRITE,
@@ -139,7 +148,15 @@ CHANNEL_CONFIGURE: Command[results.NamespaceRules] = Command(
     ),
     1,
 )
+PRESENCE_SET: Command[results.UserPresence] = Command(
+    "presence.set", Effect.SESSION, results.to_user_presence, ("status", "note"), 1
+)
+PRESENCE_GET: Command[results.UserPresences] = Command(
+    "presence.get", Effect.READ, results.to_user_presences, ("users",), 1
+)
 TABLE: Final[dict[str, Command[Any]]] = {
+    "server.auth": SERVER_AUTH,
+    "server.kick": SERVER_KICK,
     "server.ping": SERVER_PING,
     "server.info": SERVER_INFO,
     "server.stats": SERVER_STATS,
@@ -172,5 +189,8 @@ TABLE: Final[dict[str, Command[Any]]] = {
     "channel.publish": CHANNEL_PUBLISH,
     "channel.publish_many": CHANNEL_PUBLISH_MANY,
     "channel.history": CHANNEL_HISTORY,
+    "channel.presence": CHANNEL_PRESENCE,
     "channel.configure": CHANNEL_CONFIGURE,
+    "presence.set": PRESENCE_SET,
+    "presence.get": PRESENCE_GET,
 }

@@ -13,14 +13,12 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from rtclient.feeds import Feeds
 from rtclient.items import Gap
-from rtclient.results import Message
+from rtclient.results import Message, UserPresence, to_user_presence
 from rtclient.states import (
     BoardState,
     CounterState,
-    PresenceState,
     to_board_state,
     to_counter_state,
-    to_presence_state,
     watch_name,
 )
 from rtclient.subscription import Subscription
@@ -49,8 +47,8 @@ def board_around(name: str, member: str, radius: int) -> Watched[BoardState]:
     return Watched(watch_name("board", name, "around", member, str(radius)), to_board_state)
 
 
-def presence(user: str) -> Watched[PresenceState]:
-    return Watched(watch_name("presence", user), to_presence_state)
+def presence(user: str) -> Watched[UserPresence]:
+    return Watched(watch_name("presence", user), to_user_presence)
 
 
 def state_of(thing: Watched[S], item: Message | Gap) -> S:

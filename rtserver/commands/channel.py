@@ -22,6 +22,7 @@ from rtserver.commands.kinds import (
     at_most,
     one_of,
 )
+from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.config import ChannelKind, Role
@@ -44,8 +45,12 @@ SUBSCRIBED = Shape(
         "recovered": "bool",
         "messages": "[Message]",
         "state": "data?",
+        "presence": "PresenceCount?",
     },
 )
+PRESENT_COUNT = Shape("PresenceCount", count="int")
+PRESENT = Shape("Present", user="text", devices="int", since="int")
+PRESENCE = Shape("PresencePage", users="[Present]", count="int", anonymous="int", next="text?")
 UNSUBSCRIBED = Shape("Unsubscribed", unsubscribed="bool")
 HISTORY = Shape("History", messages="[Message]", epoch="text?", offset="int", next="int?")
 
@@ -95,7 +100,8 @@ _PUBLICATION = Item(
     params=[_channel, Param("data", DATA), Param("key", NAME, None)],
     returns=POSITION,
     key="channel",
-    right="service",
+    right="anonymous",
+    access="publish",
     summary="Publishes data to all who subscribe, and to the history unless it is transient.",
 )
 def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None) -> dict[str, Any]:
@@ -111,12 +117,13 @@ def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None
     params=[Param("items", VECTOR, doc="[[channel, data, key?], ...]")],
     returns=POSITIONS,
     items="items",
-    right="service",
+    right="anonymous",
     summary="Publishes many messages in order; a failed item is {error} in its place.",
 )
 def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
     def one(item: Any) -> dict[str, Any]:
         channel, data, key = _PUBLICATION.read(item)
+        ctx.need_access("publish", "channel.publish_many", channel)
         offset, epoch = store.channels.publish(ctx.now, channel, pack(data), key, ctx.user)
         return {"offset": offset, "epoch": epoch}
 
@@ -142,7 +149,8 @@ def _is_kept(result: Any) -> bool:
     returns=SUBSCRIBED,
     key="channel",
     cost=5,
-    right="user",
+    right="anonymous",
+    access="subscribe",
     summary="Begins pushes of a channel; with since, what came after that position comes first.",
 )
 def subscribe(
@@ -155,7 +163,10 @@ def subscribe_within(
     ctx: Context, name: str, since: Any, bytes_max: int, *, presence: bool = False
 ) -> dict[str, Any]:
     """Subscribes the caller; the messages of the reply are at most so many bytes."""
-    ctx.need_role(ctx.host.subscribe_role(name), f"subscribing to {name!r}")
+    ctx.need_access("subscribe", "channel.subscribe", name)
+    ctx.host.blocks.check(ctx.user, name, ctx.now)
+    if presence:
+        ctx.need_access("presence", "channel.presence", name)
     connection = ctx.connection
     _check_room(ctx, name)
     if name.startswith("$"):
@@ -166,13 +177,17 @@ def subscribe_within(
     return ctx.router.subscribe(connection, channel, since, bytes_max, presence=presence)
 
 
-def _check_room(ctx: Context, name: str) -> None:
-    connection = ctx.connection
-    if not connection.pushes:
+def _check_hears(ctx: Context) -> None:
+    if not ctx.connection.pushes:
         raise RtError(
             CONFLICT,
             "an HTTP call cannot hear; open /v1/stream, /v1/poll or a WebSocket for that",
         )
+
+
+def _check_room(ctx: Context, name: str) -> None:
+    _check_hears(ctx)
+    connection = ctx.connection
     bound = ctx.host.subscriptions_max
     if name not in connection.subscriptions and len(connection.subscriptions) >= bound:
         raise RtError(
@@ -202,10 +217,11 @@ def follow(
     params=[_watchable],
     returns=UNSUBSCRIBED,
     key="channel",
-    right="user",
+    right="anonymous",
     summary="Ends the pushes of a channel; unsubscribed is false where there were none.",
 )
 def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
+    _check_hears(ctx)
     return {"unsubscribed": ctx.router.unsubscribe(ctx.connection, channel)}
 
 
@@ -221,13 +237,13 @@ def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
     returns=HISTORY,
     key="channel",
     items="limit",
-    right="user",
+    right="anonymous",
+    access="subscribe",
     summary="Messages in ascending order: the first after an offset, or the last before one.",
 )
 def history(
     store: Store, ctx: Context, name: str, after: int | None, before: int | None, limit: int
 ) -> dict[str, Any]:
-    ctx.need_role(ctx.host.subscribe_role(name), f"the history of {name!r}")
     channel = store.channels.get(name)
     if channel is None:
         return {"messages": [], "epoch": None, "offset": 0, "next": None}
@@ -259,6 +275,33 @@ def _within(messages: list[Message], *, newest: bool) -> list[Message]:
         if total > REPLY_BYTES_MAX and count:
             return messages[-count:] if newest else messages[:count]
     return messages
+
+
+@command(
+    "channel.presence",
+    Effect.READ,
+    params=[_channel, Param("after", NAME, None), Param("limit", LIMIT, LIST_DEFAULT)],
+    returns=PRESENCE,
+    key="channel",
+    items="limit",
+    right="anonymous",
+    access="presence",
+    summary="Users who are on a channel, by name; next is the after of the next page.",
+)
+def presence(
+    _store: Store, ctx: Context, name: str, after: str | None, limit: int
+) -> dict[str, Any]:
+    here = ctx.router.presence
+    rows, following = here.page(name, after, limit)
+    kept = fitting(rows, lambda row: name_bytes(row["user"]))
+    if len(kept) < len(rows):
+        following = kept[-1]["user"]
+    return {
+        "users": kept,
+        "count": here.count(name),
+        "anonymous": here.anonymous(name),
+        "next": following,
+    }
 
 
 @command(

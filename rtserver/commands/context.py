@@ -12,9 +12,11 @@ import hashlib
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from rtserver.commands.table import ROLES
-from rtserver.errors import FORBIDDEN, RtError
+from rtserver.commands.rights import Rights
+from rtserver.commands.table import ROLES, Access
+from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
+from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.state.channels import Channel
@@ -41,8 +43,15 @@ class Host(Protocol):
 
     sessions: Sessions
 
-    def subscribe_role(self, channel: str) -> str:
-        """The least role that may hear the channel."""
+    blocks: Blocks
+    dev: bool  # development mode: a user is believed without proof
+    must_prove: bool  # who proves nothing may do nothing but that
+
+    def identify(self, token: str) -> Identity:
+        """Who shows this token. Raises RtError."""
+
+    def kick(self, user: str, channel: str | None, block_ms: int) -> int:
+        """Sends a user away; how many connections or subscriptions that ended."""
 
     def keeps(self, channel: str) -> bool:
         """Whether messages of the channel are kept and numbered."""
@@ -58,6 +67,7 @@ class Context:
 
     __slots__ = (
         "_host",
+        "_rights",
         "_router",
         "address",
         "caller",
@@ -82,6 +92,7 @@ class Context:
         self.effect: list[Any] | None = None  # what to log instead of the arguments
         self.unlogged = False  # nothing of this call needs to be logged
         self.caller: Connection | None = None  # whose user, address and role these are
+        self._rights: Rights | None = None
         self._router: Router | None = None
         self._host: Host | None = None
 
@@ -99,14 +110,17 @@ class Context:
         """The record holds these arguments: only what was really applied."""
         self.effect = list(args)
 
-    def need_role(self, role: str, what: str) -> None:
-        """Raises RtError forbidden, naming the missing role. Not checked on replay."""
-        if self.role < ROLES[role] and not self.replaying:
-            raise RtError(FORBIDDEN, f"{what} needs the role {role}", {"role": role})
+    def need_access(self, access: Access, command: str, channel: str) -> None:
+        """Raises RtError forbidden where the caller may not do that on the channel, of which the
+        table knows nothing because it is one among many. Not checked on replay."""
+        if not self.replaying:
+            assert self._rights is not None, "only replay has no rights"
+            self._rights.check_access(access, command, channel, self.role, self.user)
 
     # --- for session commands ---
 
-    def attach(self, router: Router, host: Host) -> None:
+    def attach(self, router: Router, host: Host, rights: Rights) -> None:
+        self._rights = rights
         self._router = router
         self._host = host
 

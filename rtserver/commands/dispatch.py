@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rtserver.commands.channel import follow
@@ -27,7 +27,9 @@ from rtserver.commands.journal import (
     new_journal,
 )
 from rtserver.commands.options import Options, parse_options
+from rtserver.commands.rights import Rights
 from rtserver.commands.table import ROLES, Ack, Command
+from rtserver.config import RightsRow
 from rtserver.errors import (
     DEADLINE_EXCEEDED,
     DUPLICATE,
@@ -55,6 +57,7 @@ _RESULT_ITEM_BYTES = 512  # of the remembered result of one item of a vector
 _UNKNOWN_COST = 20  # looking for a near name
 _ID_MAX = 2**64
 _SERVICE_RANK = ROLES["service"]
+_ADMIN_RANK = ROLES["admin"]
 _INTERNAL_RANK = ROLES["internal"]
 
 
@@ -89,6 +92,7 @@ class Dispatcher:
         store: Store,
         router: Router,
         metrics: Metrics,
+        rights: Sequence[RightsRow] = (),
     ) -> None:
         self.ctx = Context()
         self.journal = new_journal(store.counters.tally)
@@ -100,9 +104,10 @@ class Dispatcher:
         self._store = store
         self._router = router
         self._metrics = metrics
+        self._rights = Rights(table, rights, store.settings.channel_rules)
 
     def attach(self, host: Host) -> None:
-        self.ctx.attach(self._router, host)
+        self.ctx.attach(self._router, host, self._rights)
 
     # --- entrances ---
 
@@ -140,10 +145,10 @@ class Dispatcher:
             if command is None or command.rank == _INTERNAL_RANK:
                 cost = _UNKNOWN_COST
                 raise self._unknown(method)
-            if connection.rank < command.rank:
-                raise _forbidden(command)
             options = parse_options(raw_options) if raw_options else None
             args = command.bind(params)
+            if connection.rank < _ADMIN_RANK:
+                self._rights.check(command, args, connection.rank, connection.user)
             if command.items_place is not None or command.cost > 1:
                 cost = command.total_cost(args)
             if self.ctx.caller is not connection:
@@ -199,13 +204,14 @@ class Dispatcher:
         self.ctx.enter(connection)
         return follow(self.ctx, channels, presence)
 
-    def issue(self, method: str, args: list[Any]) -> Any:
-        """An internal command, logged like any other, also within another command."""
+    def issue(self, method: str, args: list[Any], size: int = 0) -> Any:
+        """An internal command, logged like any other, also within another command. `size`: bytes
+        of its arguments, where they are many."""
         ctx = self.ctx
         outer = (ctx.user, ctx.address, ctx.role)
         ctx.user, ctx.address, ctx.role = None, None, _INTERNAL_RANK
         try:
-            return self._write(self._table[method], args, 0, "logged", None)
+            return self._write(self._table[method], args, size, "logged", None)
         finally:
             ctx.user, ctx.address, ctx.role = outer
 
@@ -342,14 +348,6 @@ def _fingerprint(command: Command, args: list[Any]) -> bytes:
         return fingerprint(pack((command.name, args)))
     except (TypeError, ValueError, OverflowError) as error:
         raise RtError(INVALID_PARAMS, f"{command.name} cannot take such items: {error}") from None
-
-
-def _forbidden(command: Command) -> RtError:
-    return RtError(
-        FORBIDDEN,
-        f"{command.name} needs the role {command.right}",
-        {"role": command.right},
-    )
 
 
 def _act_for(ctx: Context, options: Options) -> None:

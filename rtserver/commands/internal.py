@@ -98,6 +98,22 @@ def apply_settings(store: Store, _ctx: Context, values: dict[str, Any]) -> None:
 
 
 @command(
+    "presence.seen",
+    Effect.WRITE,
+    params=[Param("rows", VECTOR, doc="[[user, ms], ...]"), Param("forget", UINT, None)],
+    returns="data",
+    right="internal",
+    summary="When users were seen last, and how many of the longest unseen gave way for them.",
+)
+def note_seen(store: Store, ctx: Context, rows: list[Any], forget: int | None) -> None:
+    store.last_seen.note(rows)
+    if forget is None:
+        forget = store.last_seen.excess()
+        ctx.log_as(rows, forget)
+    store.last_seen.forget(forget)
+
+
+@command(
     "log.totals",
     Effect.WRITE,
     params=[Param("totals", DATA)],

@@ -7,7 +7,6 @@ the fields of a result. Validation, `help`, protocol.md and the SDK are all made
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,11 @@ from rtserver.limits import (
     INT64_MIN,
     LIST_MAX,
     META_BYTES_MAX,
-    NAME_BYTES_MAX,
+    NOTE_BYTES_MAX,
     VECTOR_MAX,
 )
 from rtserver.wire.codec import check_data, pack
+from rtserver.wire.names import NAME_RULE, is_name
 
 __all__ = [
     "BOOL",
@@ -32,6 +32,7 @@ __all__ = [
     "META",
     "NAME",
     "NAMES",
+    "NOTE",
     "NUMBER",
     "POSITIONS",
     "PREFIX",
@@ -80,19 +81,11 @@ class Shape:
 SHAPES: dict[str, Shape] = {}
 
 
-_NAME = re.compile(r"[^\x00-\x20\x7f-\xa0,\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
-_is_name = _NAME.fullmatch
-_NAME_CHARS_SAFE = NAME_BYTES_MAX // 4  # so many characters are never more than 255 bytes
-_NAME_RULE = f"1 to {NAME_BYTES_MAX} bytes of UTF-8 without control characters, spaces or commas"
-
-
 def _name(value: Any) -> str:
     if type(value) is not str:
         raise ValueError(f"expected text, not {_type(value)}")
-    if not _is_name(value):
-        raise ValueError(f"expected {_NAME_RULE}")
-    if len(value) > _NAME_CHARS_SAFE and len(value.encode("utf-8", "replace")) > NAME_BYTES_MAX:
-        raise ValueError(f"expected {_NAME_RULE}")
+    if not is_name(value):
+        raise ValueError(f"expected {NAME_RULE}")
     return value
 
 
@@ -115,6 +108,12 @@ def _type(value: Any) -> str:
 def _text(value: Any) -> str:
     if type(value) is not str or len(value) > _TEXT_CHARS_MAX:
         raise ValueError(f"expected text of at most {_TEXT_CHARS_MAX} characters")
+    return value
+
+
+def _note(value: Any) -> str:
+    if type(value) is not str or len(value.encode("utf-8", "replace")) > NOTE_BYTES_MAX:
+        raise ValueError(f"expected text of at most {NOTE_BYTES_MAX} bytes")
     return value
 
 
@@ -233,6 +232,7 @@ MEMBER = NAME
 CHANNEL = Kind("channel", "str", _channel)
 WATCHABLE = Kind("channel or watched thing", "str", _name)
 TEXT = Kind("text", "str", _text)
+NOTE = Kind(f"text of at most {NOTE_BYTES_MAX} bytes", "str", _note)
 PREFIX = Kind("text", "str", _prefix)
 INT64 = Kind("int", "int", _int64)
 UINT = Kind("int >= 0", "int", _uint)

@@ -9,9 +9,27 @@ from typing import Any
 from rtserver import PROTOCOL_VERSION
 from rtserver.commands.channel import follow
 from rtserver.commands.context import Context
-from rtserver.commands.kinds import NAME, POSITIONS, TEXT, TTL_MS, UINT, Shape, at_most, one_of
+from rtserver.commands.kinds import (
+    NAME,
+    POSITIONS,
+    TEXT,
+    TTL_MS,
+    UINT,
+    WATCHABLE,
+    Shape,
+    at_most,
+    one_of,
+)
 from rtserver.commands.table import ROLES, Effect, Param, command
-from rtserver.errors import FORBIDDEN, LIMIT_REACHED, UNSUPPORTED_VERSION, RtError
+from rtserver.errors import (
+    CONFLICT,
+    FORBIDDEN,
+    LIMIT_REACHED,
+    UNAUTHENTICATED,
+    UNSUPPORTED_VERSION,
+    RtError,
+)
+from rtserver.session.identity import Identity
 from rtserver.session.sessions import Place
 from rtserver.state.store import Store
 
@@ -19,12 +37,15 @@ HELLO = Shape(
     "Hello",
     session="text",
     user="text?",
+    expires_at="int?",
     resumed="bool",
     channels="{Subscribed}",
     version="int",
     heartbeat_ms="int?",
     limits="{int}",
 )
+IDENTITY = Shape("Authenticated", user="text?", role="text", expires_at="int?")
+KICKED = Shape("Kicked", ended="int")
 PONG = Shape("Pong", now="int")
 TIME = Shape("ServerTime", now="int", wall="int", offset_ms="int", manual="bool")
 JUMPED = Shape("Jumped", jumped_ms="int", now="int")
@@ -33,6 +54,7 @@ SNAPSHOT = Shape("SnapshotDone", name="text", seq="int", bytes="int", created="b
 _ENDS_TURN = 1_000  # a cost that makes the reader ask whether the turn goes on
 _HEARTBEAT_MIN_MS = 1_000
 _HEARTBEAT_MAX_MS = 3_600_000
+_BLOCK_MAX_MS = 30 * 86_400_000
 _JITTER_SHARE = 5  # of a heartbeat that chance takes away, at most
 _ROLES_BY_RANK = {rank: role for role, rank in ROLES.items()}
 
@@ -60,7 +82,7 @@ def hello(
     ctx: Context,
     client: str | None,
     user: str | None,
-    _token: str | None,
+    token: str | None,
     role: str | None,
     session: str | None,
     positions: dict[str, list[Any]] | None,
@@ -74,15 +96,8 @@ def hello(
             {"versions": [PROTOCOL_VERSION]},
         )
     connection = ctx.connection
-    _check_role(connection.rank, role)
     _check_count(positions, ctx.host.subscriptions_max)
-    identity = connection.identity
-    if role is not None:
-        identity = identity._replace(rank=ROLES[role])
-    if user is not None:
-        identity = identity._replace(user=user)
-    connection.identify(identity)
-    ctx.enter(connection)
+    _introduce(ctx, token, user, role)
     connection.client = client or connection.client
     connection.heartbeat_ms = heartbeat_ms or connection.heartbeat_ms
     asked_ms = connection.heartbeat_ms
@@ -90,12 +105,40 @@ def hello(
     return {
         "session": connection.session,
         "user": connection.user,
+        "expires_at": connection.expires_at,
         "resumed": places is not None,
         "channels": _follow(ctx, places or {}, positions or {}),
         "version": PROTOCOL_VERSION,
         "heartbeat_ms": None if asked_ms is None else _jittered(asked_ms),
         "limits": ctx.host.hello_limits(),
     }
+
+
+def _introduce(ctx: Context, token: str | None, user: str | None, role: str | None) -> None:
+    """Decides for whom the connection acts from now on. Raises RtError, and nothing changed."""
+    host = ctx.host
+    identity = ctx.connection.identity if token is None else host.identify(token)
+    if identity.rank == ROLES["anonymous"] and host.must_prove:
+        raise RtError(UNAUTHENTICATED, "token is missing: this server wants to know who is there")
+    if role is not None:
+        _check_role(identity.rank, role)
+        identity = identity._replace(rank=ROLES[role])
+    if user is not None and user != identity.user:
+        if not host.dev:
+            raise RtError(
+                FORBIDDEN,
+                f"user is {user!r}, and only --dev believes that: show a token whose sub it is",
+                {"user": user},
+            )
+        identity = identity._replace(user=user)
+    host.blocks.check(identity.user, None, ctx.now)
+    _act_as(ctx, identity)
+
+
+def _act_as(ctx: Context, identity: Identity) -> None:
+    ctx.connection.identify(identity)
+    ctx.router.presence.identified(ctx.connection)
+    ctx.enter(ctx.connection)
 
 
 def _resume(ctx: Context, session: str | None) -> Mapping[str, Place] | None:
@@ -140,6 +183,54 @@ def _check_role(rank: int, role: str | None) -> None:
 def _check_count(positions: dict[str, Any] | None, bound: int) -> None:
     if positions is not None and len(positions) > bound:
         raise RtError(LIMIT_REACHED, f"{len(positions)} positions, at most {bound} subscriptions")
+
+
+@command(
+    "server.auth",
+    Effect.SESSION,
+    params=[Param("token", TEXT)],
+    returns=IDENTITY,
+    cost=10,
+    right="anonymous",
+    summary="Shows a fresh token of the same user before the last one expires.",
+)
+def auth(_store: Store, ctx: Context, token: str) -> dict[str, Any]:
+    host = ctx.host
+    identity = host.identify(token)
+    present = ctx.connection.identity
+    if present.rank > ROLES["anonymous"] and present.party != identity.party:
+        raise RtError(
+            CONFLICT,
+            f"the token is of {identity.party}, this connection acts for {present.party}: open"
+            " another one",
+        )
+    host.blocks.check(identity.user, None, ctx.now)
+    _act_as(ctx, identity)
+    host.sessions.renew(ctx.connection)
+    return {
+        "user": identity.user,
+        "role": _ROLES_BY_RANK[identity.rank],
+        "expires_at": identity.expires_at,
+    }
+
+
+@command(
+    "server.kick",
+    Effect.SESSION,
+    params=[
+        Param("user", NAME),
+        Param("channel", WATCHABLE, None),
+        Param("block_ms", at_most(_BLOCK_MAX_MS, 0), 0),
+    ],
+    returns=KICKED,
+    cost=100,
+    right="service",
+    summary="Closes a user's connections, or ends what she hears of a channel, and keeps her out.",
+)
+def kick(
+    _store: Store, ctx: Context, user: str, channel: str | None, block_ms: int
+) -> dict[str, int]:
+    return {"ended": ctx.host.kick(user, channel, block_ms)}
 
 
 @command(

@@ -14,22 +14,18 @@ from typing import Any, Final, Literal, NoReturn
 
 from rtserver.commands.kinds import Kind, Shape
 from rtserver.errors import INVALID_PARAMS, RtError, shown
+from rtserver.session.identity import RANKS
 
-__all__ = ["ROLES", "Ack", "Command", "Effect", "Param", "Role", "command", "load"]
+__all__ = ["ROLES", "Access", "Ack", "Command", "Effect", "Param", "Role", "command", "load"]
 
 Role = Literal["anonymous", "user", "service", "admin", "internal"]
-ROLES: Final[dict[str, int]] = {
-    "anonymous": 0,
-    "user": 1,
-    "service": 2,
-    "admin": 3,
-    "internal": 4,  # only the server itself: timers, start, snapshots
-}
+ROLES: Final = RANKS
 Ack = Literal["memory", "logged", "synced"]
+Access = Literal["subscribe", "publish", "presence"]
 Handler = Callable[..., Any]
 Coalesce = Callable[[Any, list[Any], Any], bool]
 
-_MODULES = ("server", "counter", "board", "channel", "internal")
+_MODULES = ("server", "counter", "board", "channel", "presence", "internal")
 _REQUIRED: Final = object()
 
 
@@ -64,13 +60,16 @@ class Command:
     write. right: the least role. cost: units of a turn's budget, plus one an item of the
     parameter `items` (an array's length or a limit). version: of the handler's meaning, kept in
     each record; `older` holds the handlers of earlier versions for replay. coalesce: for writes
-    that may be summed up with others of the turn instead of being logged one by one.
+    that may be summed up with others of the turn instead of being logged one by one. access: which
+    right of its namespace opens the channel that is named (commands.rights); `right` is then what
+    anybody needs.
     """
 
     __slots__ = (
         "_checks",
         "_defaults",
         "_places",
+        "access",
         "ack",
         "coalesce",
         "cost",
@@ -101,6 +100,7 @@ class Command:
         returns: str | Shape,
         summary: str,
         right: Role,
+        access: Access | None = None,
         key: str | None = None,
         ack: Ack = "logged",
         cost: int = 1,
@@ -120,6 +120,7 @@ class Command:
         self.summary = summary
         self.right = right
         self.rank = ROLES[right]
+        self.access: Access | None = access
         self.ack: Ack = ack
         self.cost = cost
         self.version = version

@@ -100,10 +100,12 @@ class Connection:
         "heartbeat_ms",
         "id",
         "identity",
+        "idle",
         "is_open",
         "last_heard_ms",
         "pending_bytes",
         "pending_messages",
+        "present_as",
         "pushes",
         "rank",
         "service",
@@ -132,6 +134,8 @@ class Connection:
         self.pushes = True  # whether it can hear: an HTTP request is answered, and that is all
         self.identify(identity)
         self.stamp: Callable[[], bytes] | None = None  # follows each push: where the reader is
+        self.present_as: str | None = None  # the user as whom presence counts it
+        self.idle = False  # nobody is at this device, it said
         self.client: str | None = None
         self.session: str | None = None
         self.heartbeat_ms: int | None = None
@@ -183,7 +187,11 @@ class Connection:
         self.send(self.form.encode_error(request_id, error.as_wire()))
 
     def push(self, method: str, params: Any) -> None:
-        self.send(self.form.encode_push(method, params))
+        self.send_push(self.form.encode_push(method, params))
+
+    def send_push(self, data: bytes) -> None:
+        """Adds a push that is encoded in this connection's form already."""
+        self.send(data)
         if self.stamp is not None:
             self.send(self.stamp())
 

@@ -26,6 +26,7 @@ from rtserver.session.connection import Connection, Form, Subscription
 from rtserver.session.held import Held
 from rtserver.session.messages import encode_message, message_bytes
 from rtserver.session.pages import Pages
+from rtserver.session.presence import Presence
 from rtserver.session.sessions import Place
 from rtserver.session.watches import Watches
 from rtserver.state.channels import UNNUMBERED, Channel, ChannelIdle, Channels, Message
@@ -50,12 +51,16 @@ class Router:
         "_pages",
         "_ready",
         "_subscribers",
+        "presence",
         "subscriptions",
         "watches",
     )
 
-    def __init__(self, channels: Channels, metrics: Metrics, watches: Watches) -> None:
+    def __init__(
+        self, channels: Channels, metrics: Metrics, watches: Watches, presence: Presence
+    ) -> None:
         self.watches = watches
+        self.presence = presence
         self.subscriptions = 0
         self._channels = channels
         self._metrics = metrics
@@ -119,6 +124,11 @@ class Router:
         ready, self._ready = self._ready, []
         for message in ready:
             self._held.keep(message, synced=False)
+
+    def tell_presence(self, now: int) -> None:
+        """Tells of joins and leaves, and has the state of users looked at where it changed."""
+        if self.presence.flush(now):
+            self.watches.touch()
 
     def look(self, monotonic_ms: int, now: int, unsynced_seq: int) -> None:
         """Tells what changed of watched things, or keeps that until `unsynced_seq` is synced,
@@ -316,20 +326,21 @@ class Router:
         subscription = self._enter(connection, channel.name, position, presence)
         if position < released:
             self._fall_behind(subscription, position)
-        return _reply(
-            "latest" if channel.latest else "must",
-            epoch,
-            position,
-            recovered=recovered,
-            messages=messages,
-        )
+        kind: ChannelKind = "latest" if channel.latest else "must"
+        reply = _reply(kind, epoch, position, recovered=recovered, messages=messages)
+        return self._with_presence(subscription, reply)
 
     def listen(
         self, connection: Connection, channel: str, *, presence: bool = False
     ) -> dict[str, Any]:
         """The subscribe reply of a transient channel, of which nothing is kept."""
-        self._enter(connection, channel, _UNNUMBERED_POSITION, presence)
-        return _reply("transient", "", UNNUMBERED)
+        subscription = self._enter(connection, channel, _UNNUMBERED_POSITION, presence)
+        return self._with_presence(subscription, _reply("transient", "", UNNUMBERED))
+
+    def _with_presence(self, subscription: Subscription, reply: dict[str, Any]) -> dict[str, Any]:
+        if subscription.presence:
+            reply["presence"] = {"count": self.presence.count(subscription.channel)}
+        return reply
 
     def watch(self, connection: Connection, name: str, now: int) -> dict[str, Any]:
         """The subscribe reply of a watched thing. Raises RtError where there is no such thing."""
@@ -347,6 +358,7 @@ class Router:
         self.unsubscribe(connection, channel, keeps_watch=True)
         connection.subscriptions[channel] = subscription
         self._subscribers.setdefault(channel, {})[connection] = subscription
+        self.presence.entered(subscription)
         self.subscriptions += 1
         return subscription
 
@@ -363,6 +375,7 @@ class Router:
             del self._subscribers[channel]
             if not keeps_watch:
                 self.watches.close(channel)
+        self.presence.left(subscription)
         self._caught_up(subscription)
         self.subscriptions -= 1
         return True

@@ -104,7 +104,7 @@ class Sessions:
         if session is None or self._is_over(session, now):
             return None
         identity = connection.identity
-        if (session.identity.user, session.identity.service) != (identity.user, identity.service):
+        if session.identity.party != identity.party:
             return None
         older = session.connection
         if older is connection:

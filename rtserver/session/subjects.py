@@ -1,4 +1,4 @@
-"""What of the state can be watched: counters, the head of a board, the places around a member."""
+"""What can be watched: counters, the head of a board, the places around a member, users."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from rtserver.errors import INVALID_PARAMS, RtError
 from rtserver.limits import LIST_MAX
+from rtserver.session.presence import Presence
 from rtserver.session.watches import Subject, SubjectKind
 from rtserver.state.boards import Board, Entry
 from rtserver.state.store import Store
@@ -78,8 +79,27 @@ class _Places:
         return {"enter": enter, "move": move, "leave": leave, "count": new["count"]}
 
 
-def subject_kinds(store: Store, more: Mapping[str, SubjectKind]) -> dict[str, SubjectKind]:
-    """The kinds of names after the `$`: those of the state, and `more`."""
+class _User:
+    """`$presence:<user>`: always the whole state, it is small."""
+
+    def __init__(self, presence: Presence, user: str) -> None:
+        self._presence = presence
+        self._user = user
+
+    def marker(self, _now: int) -> tuple[Any, ...]:
+        return self._presence.version(self._user), self._presence.people.last_seen(self._user)
+
+    def state(self, _now: int) -> dict[str, Any]:
+        return {"full": True, **self._presence.state(self._user)}
+
+    def difference(self, _old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+        return new
+
+
+def subject_kinds(
+    store: Store, presence: Presence, more: Mapping[str, SubjectKind]
+) -> dict[str, SubjectKind]:
+    """The kinds of names after the `$`: those of the state, those of presence, and `more`."""
 
     def counter(parts: list[str]) -> Subject:
         if len(parts) != 1:
@@ -98,7 +118,12 @@ def subject_kinds(store: Store, more: Mapping[str, SubjectKind]) -> dict[str, Su
                 return _Places(store, name, top=0, member=member, radius=radius)
         raise _malformed("$board:<name>:top:<n> or $board:<name>:around:<member>[:<radius>]")
 
-    return {"counter": counter, "board": board, **more}
+    def user(parts: list[str]) -> Subject:
+        if len(parts) != 1:
+            raise _malformed("$presence:<user>")
+        return _User(presence, parts[0])
+
+    return {"counter": counter, "board": board, "presence": user, **more}
 
 
 def _number(what: str, text: str, most: int) -> int:

@@ -15,6 +15,7 @@ from rtserver.state.answers import Answers
 from rtserver.state.boards import Boards
 from rtserver.state.channels import Channels
 from rtserver.state.counters import Counters
+from rtserver.state.presence import LastSeen
 from rtserver.state.settings import Settings
 from rtserver.state.timers import Timers
 
@@ -30,6 +31,7 @@ class Store:
         "channels",
         "counters",
         "events",
+        "last_seen",
         "settings",
         "timers",
     )
@@ -42,6 +44,7 @@ class Store:
         self.boards = Boards(self.timers)
         self.channels = Channels(self.settings, self.timers, self.events.append)
         self.answers = Answers(self.settings, self.timers)
+        self.last_seen = LastSeen()
 
     def enforce(self, limits: Limits) -> None:
         """Growth is bounded from now on. Replay runs before this: its records were accepted."""
@@ -51,6 +54,7 @@ class Store:
         self.settings.configured_max = limits.namespaces_configured_max
         self.answers.keys_max = limits.idempotency_keys_max
         self.answers.sources_max = limits.sources_max
+        self.last_seen.users_max = limits.last_seen_max
 
     def fire_timers(self, now: int, count: int) -> None:
         """Fires the next `count` deadlines, all due at `now`, in order of (due, id)."""
@@ -73,8 +77,10 @@ class Store:
     # --- snapshots ---
 
     def totals(self) -> dict[str, Any]:
-        """Sums that are kept anyway: equal totals are strong evidence of equal state."""
+        """Sums that are kept anyway: equal totals are strong evidence of equal state. Those of
+        older logs and snapshots have no users seen, so without any there is no such sum."""
         return {
+            **({"last_seen": len(self.last_seen)} if len(self.last_seen) else {}),
             "counters": len(self.counters),
             "counter_total": str(self.counters.total),  # may be beyond 64 bits
             "boards": len(self.boards),
@@ -101,6 +107,8 @@ class Store:
             yield ["channels", chunk]
         for chunk in self.answers.dump():
             yield ["answers", chunk]
+        for rows in self.last_seen.dump():
+            yield ["last_seen", rows]
         for rows in self.timers.dump():
             yield ["timers", rows]
 
@@ -120,6 +128,8 @@ class Store:
             self.channels.load(value)
         elif section == "answers":
             self.answers.load(value)
+        elif section == "last_seen":
+            self.last_seen.load(value)
         elif section == "timers":
             self.timers.load(value)
         else:
@@ -130,4 +140,5 @@ class Store:
         self.counters.check()
         self.boards.check()
         self.channels.check()
+        self.last_seen.check()
         self.timers.check()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rtserver.errors import INVALID_PARAMS, RtError
+from rtserver.commands.kinds import WATCHABLE
+from rtserver.errors import INVALID_PARAMS, RtError, shown
 from rtserver.limits import STREAM_CHANNELS_MAX
 from rtserver.session.cursor import positions_in
 from rtserver.wire.problem import Problem, problem_of
@@ -35,6 +36,15 @@ def asked(request: Request, cursor: str | None) -> Asked:
             " separated by commas",
             {"param": "channels"},
         )
+    for name in channels:
+        try:
+            WATCHABLE.check(name)
+        except ValueError as error:
+            raise RtError(
+                INVALID_PARAMS,
+                f"channels names {shown(name)}, {error}",
+                {"param": "channels"},
+            ) from None
     try:
         places = positions_in(cursor or "", channels)
     except ValueError as error:

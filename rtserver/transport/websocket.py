@@ -37,9 +37,9 @@ __all__ = ["HandshakeRefused", "Requests", "SubProtocol", "WebSocketStream", "up
 
 _FRAMES_PER_RUN = 512  # taken apart in one go; a turn has time for more only after others
 _FRAMES_PER_COST = 8  # which cost about as much as one command
-_SILENT_INTERVALS = 2
-_PHASES = 256  # connections that came together are not pinged together
+_PHASES = 256  # those who came together are not pinged together
 _PING = websocket.frame(websocket.PING, b"")
+_NO_CLOSE = "the bytes ended without a Close frame"
 _BEARER = "bearer "
 
 
@@ -51,9 +51,6 @@ class Requests(Protocol):
 
     def run(self) -> Progress:
         """Runs complete requests while the turn has room for them. Raises ProtocolError."""
-
-    def drop(self) -> None:
-        """Forgets what was received and not run."""
 
 
 class SubProtocol(NamedTuple):
@@ -102,13 +99,12 @@ class WebSocketStream(Stream):
         self._close_got = False
         self._close_sent = False
         self._is_leaving = False  # `end` was called
-        self._pinged = False  # since it was last heard
-        self._deaf_ms = 0  # when it was last looked at while nothing was read
+        self._pinged_ms = 0  # when it was pinged since it was last heard
 
     # --- bytes in ---
 
     def receive(self, data: bytes) -> None:
-        self._pinged = False
+        self._pinged_ms = 0
         self._unparsed = True
         self._parser.receive(data)
 
@@ -129,7 +125,7 @@ class WebSocketStream(Stream):
         if self._unparsed:
             return Progress.BLOCKED if connection.congested else Progress.MORE
         if self.ended and self._ending is None:
-            self._ending = _violation(websocket.BROKEN, "the bytes ended without a Close frame")
+            self._ending = _Ending(websocket.close_frame(websocket.BROKEN, _NO_CLOSE))
         if self._ending is not None:
             if connection.waiting:
                 return Progress.BLOCKED  # what was asked is answered first
@@ -170,7 +166,6 @@ class WebSocketStream(Stream):
         self._engine.metrics.count_error(error.kind.name)
         self.connection.reply_error(None, error)
         self.connection.close(error.close, error.message)
-        self._requests.drop()
 
     # --- the end ---
 
@@ -191,9 +186,7 @@ class WebSocketStream(Stream):
         if not self._close_sent:
             self._close_sent = True
             kind = self.connection.closed_as
-            assert kind is not None, (
-                "a connection that the peer does not end is closed as something"
-            )
+            assert kind is not None, "what the peer does not end is closed as something"
             transport.write(websocket.close_frame(kind.code, kind.name))
         if self._close_got or self.ended:
             end_transport(transport)
@@ -233,24 +226,23 @@ class WebSocketStream(Stream):
     # --- once a second ---
 
     def look(self, now: int) -> None:
-        """Pings a peer that is quiet, and cuts one that did not answer. Of a peer whose bytes are
-        left in the kernel nothing is known."""
+        """Pings a peer that is quiet, and cuts it when nothing came within an interval after that.
+        Of one whose bytes are left in the kernel nothing is known."""
         connection = self.connection
-        if not self._reading:
-            self._deaf_ms = now
         if not self._reading or not connection.is_open:
             return
         interval_ms = self._engine.limits.ws_ping_ms
-        quiet_ms = now - max(connection.last_heard_ms, self._deaf_ms)
-        if quiet_ms > _SILENT_INTERVALS * interval_ms:
+        quiet_ms = now - connection.last_heard_ms
+        if not self._pinged_ms:
+            if quiet_ms >= interval_ms - self._phase_ms(interval_ms):
+                self._pinged_ms = now
+                self._engine.turn.open()
+                connection.send(_PING)
+        elif now - self._pinged_ms >= interval_ms:
             self._engine.turn.open()
             connection.close(
                 CLOSE_IDLE, f"nothing came for {quiet_ms} ms, not even an answer to a ping"
             )
-        elif not self._pinged and quiet_ms >= interval_ms - self._phase_ms(interval_ms):
-            self._pinged = True
-            self._engine.turn.open()
-            connection.send(_PING)
 
     def _phase_ms(self, interval_ms: int) -> int:
         """How much earlier than others it is pinged, up to half an interval."""

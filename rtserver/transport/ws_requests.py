@@ -1,4 +1,4 @@
-"""Requests in the messages of a WebSocket, one class a sub-protocol (protocol.md section 7).
+"""Requests in the messages of a WebSocket, one class a sub-protocol (protocol.md section 6).
 
 Both run what was received within the turn's budget and raise ProtocolError where a message is none
 of theirs, after everything before it has run. Nothing is kept when all has run.
@@ -48,9 +48,6 @@ class MsgpackRequests:
             raise ProtocolError("a message ends in the middle of a frame")
         return progress
 
-    def drop(self) -> None:
-        self._frames.drop()
-
 
 def _whole_frames(message: bytes) -> int:
     """The bytes of the complete frames at the begin of a message."""
@@ -95,7 +92,7 @@ class JsonRequests:
             budget -= cost
             if engine.spent(cost):
                 budget = 0
-        self.drop()
+        self._buffer = b""
         return Progress.IDLE
 
     def _next_line(self) -> bytes:
@@ -115,10 +112,6 @@ class JsonRequests:
             raise ProtocolError(f"a line is no frame: {error}") from None
         cost = self._engine.frame(self._connection, body, _packed_bytes(line, body))
         return cost + (len(line) >> COST_SHIFT)
-
-    def drop(self) -> None:
-        self._buffer = b""
-        self._position = 0
 
 
 def _packed_bytes(line: bytes, body: Any) -> int:

@@ -42,9 +42,11 @@ class RequestParser:
     __slots__ = (
         "_body",
         "_expects",
+        "_framing",
         "_head_bytes",
         "_headers",
         "_idle_bytes",
+        "_is_head_over",
         "_limits",
         "_parser",
         "_request",
@@ -68,6 +70,8 @@ class RequestParser:
         self._idle_bytes = 0  # of a head, or between the parts of a body
         self._body = bytearray()
         self._expects = False
+        self._framing: bytes | None = None  # of a body that httptools takes for something else
+        self._is_head_over = False  # its events are about our own words
         self._request: Request | None = None
 
     def feed(self, data: bytes) -> None:
@@ -76,16 +80,34 @@ class RequestParser:
             return
         self._idle_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self.closed = True
-            self.rest = data[upgrade.args[0] :]
+            while data:
+                data = self._parse(data)
         except httptools.HttpParserError as error:
             self._refuse(Problem(400, f"this is not HTTP/1.1: {error}"))
         if self.phase is Phase.NOTHING:
             self._idle_bytes = 0
         elif self._idle_bytes > self._limits.http_head_bytes_max:
             self._refuse_head(self._idle_bytes)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feeds httptools; answers what it did not take."""
+        try:
+            self._parser.feed_data(data)
+            return b""
+        except httptools.HttpParserUpgrade as upgrade:
+            rest = data[upgrade.args[0] :]
+        if self.closed:  # to speak another protocol, or because nothing more is read
+            self.rest = rest
+            return b""
+        # Who offers h2c and the like is answered in HTTP/1.1. httptools has stopped before a body,
+        # so another one reads on, and is told how long the body is.
+        self._parser = httptools.HttpRequestParser(self)
+        framing, self._framing = self._framing, None
+        if framing is not None:
+            self._is_head_over = True
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._is_head_over = False
+        return rest
 
     def wants_continue(self) -> bool:
         """Whether the client waits for a word before it sends the body; True once a request."""
@@ -110,7 +132,7 @@ class RequestParser:
     # --- what httptools calls ---
 
     def on_message_begin(self) -> None:
-        if not self.closed:
+        if not self.closed and not self._is_head_over:
             self.phase = Phase.HEAD
             self._url = b""
             self._headers = {}
@@ -121,7 +143,8 @@ class RequestParser:
             self._request = None
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
+        if not self._is_head_over:
+            self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
@@ -131,7 +154,7 @@ class RequestParser:
         values.append(value.decode("latin-1").strip(" \t"))
 
     def on_headers_complete(self) -> None:
-        if self.closed:
+        if self.closed or self._is_head_over:
             return
         size = self._head_bytes + len(self._url)
         if size > self._limits.http_head_bytes_max:
@@ -144,6 +167,8 @@ class RequestParser:
             return
         self.phase = Phase.BODY
         self._idle_bytes = 0
+        if self._parser.should_upgrade():
+            self._framing = self._body_framing()
 
     def on_body(self, data: bytes) -> None:
         if self.closed:
@@ -153,7 +178,7 @@ class RequestParser:
         self._check_length(len(self._body))
 
     def on_message_complete(self) -> None:
-        if self.closed or self._request is None:
+        if self.closed or self._request is None or self._framing is not None:
             return
         if self._head_bytes > 2 * self._limits.http_head_bytes_max:
             self._refuse_head(self._head_bytes)  # of trailers
@@ -162,6 +187,7 @@ class RequestParser:
         request = self._request._replace(body=bytes(self._body))
         self._body = bytearray()
         self.ready.append(request)
+        self._request = None
         self.closed = not request.keep_alive
 
     # --- heads ---
@@ -173,6 +199,8 @@ class RequestParser:
         if version not in ("1.0", "1.1"):
             raise Problem(505, f"the version is HTTP/{version}, expected HTTP/1.1")
         self._check_framing(version)
+        if self._leaves_http() and self._body_framing() is not None:
+            raise Problem(400, "a request for a WebSocket has no body")
         self._expects = self._check_expectation(version)
         host = self._host(version)
         path, query = _target(self._url.decode("latin-1"), host)
@@ -183,9 +211,21 @@ class RequestParser:
             headers=self._headers,
             body=b"",
             address=None,
-            keep_alive=parser.should_keep_alive() and not parser.should_upgrade(),
+            keep_alive=parser.should_keep_alive() and not self._leaves_http(),
             version=version,
         )
+
+    def _leaves_http(self) -> bool:
+        """Whether a WebSocket begins where this request ends, if we agree."""
+        protocols = ",".join(self._headers.get("upgrade", [])).lower().split(",")
+        return self._parser.should_upgrade() and "websocket" in map(str.strip, protocols)
+
+    def _body_framing(self) -> bytes | None:
+        """How the body of this request ends, in the words of its head; None where it has none."""
+        if "transfer-encoding" in self._headers:
+            return b"Transfer-Encoding: chunked"
+        length = int(self._headers.get("content-length", ["0"])[0])
+        return b"Content-Length: %d" % length if length else None
 
     def _check_framing(self, version: str) -> None:
         """Where the body ends (RFC 9112 section 6). Two lengths, or a length beside an encoding,

@@ -47,20 +47,25 @@ _REASONS = {
 class Responder:
     """Makes the response to one request; None: to bytes that were none."""
 
-    __slots__ = ("_bodiless", "_common", "_connection")
+    __slots__ = ("_bodiless", "_common", "_options")
 
     def __init__(self, request: Request | None = None) -> None:
         self._bodiless = request is not None and request.method == "HEAD"
         self._common = "X-Content-Type-Options: nosniff\r\n"
-        self._connection = ""
+        self._options: list[str] = []  # of the connection (RFC 9110 section 7.6.1)
         if request is None or not request.keep_alive:
             self.close()
         elif request.version == "1.0":
-            self._connection = "Connection: keep-alive\r\n"
+            self._options = ["keep-alive"]
 
     def close(self) -> None:
         """No request is answered on this connection after this one."""
-        self._connection = "Connection: close\r\n"
+        self._options = ["close"]
+
+    def _connection(self, headers: Mapping[str, str] | None = None) -> str:
+        """The Connection header; whoever names a protocol to upgrade to names that here too."""
+        options = [*self._options, *(["Upgrade"] if headers and "Upgrade" in headers else [])]
+        return f"Connection: {', '.join(options)}\r\n" if options else ""
 
     def add(self, headers: Mapping[str, str]) -> None:
         """Headers that every answer carries from now on."""
@@ -75,7 +80,7 @@ class Responder:
             f"Content-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\n"
             "Cache-Control: no-store\r\n"
-            f"{self._common}{self._connection}{_lines(headers or {})}\r\n"
+            f"{self._common}{self._connection(headers)}{_lines(headers or {})}\r\n"
         ).encode("latin-1")
         return head if self._bodiless else head + body
 
@@ -94,13 +99,13 @@ class Responder:
             f"Content-Type: {kind}\r\n"
             "Cache-Control: no-store, no-transform\r\n"
             "X-Accel-Buffering: no\r\n"
-            f"{self._common}{self._connection}\r\n"
+            f"{self._common}{self._connection()}\r\n"
         ).encode("latin-1")
 
     def empty(self, headers: Mapping[str, str]) -> bytes:
         """204, without a body."""
         return (
-            f"HTTP/1.1 204 {_REASONS[204]}\r\n{self._common}{self._connection}{_lines(headers)}\r\n"
+            f"HTTP/1.1 204 {_REASONS[204]}\r\n{self._common}{self._connection(headers)}{_lines(headers)}\r\n"
         ).encode("latin-1")
 
 

@@ -53,6 +53,7 @@ TOO_BIG: Final = 1009
 _SENDABLE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 
 _VERSION = "13"
+_UPGRADE = {"Upgrade": "websocket"}  # what 426 has to name
 _KEY_BYTES = 16
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _FINAL_BIT = 0x80
@@ -97,7 +98,7 @@ def accept(request: Request, protocols: Sequence[str]) -> tuple[bytes, str | Non
         raise HandshakeRefused(
             426,
             f"Sec-WebSocket-Version is {version!r}, expected {_VERSION}",
-            {"Sec-WebSocket-Version": _VERSION, "Upgrade": "websocket"},
+            {"Sec-WebSocket-Version": _VERSION, **_UPGRADE},
         )
     key = _checked_key(request)
     protocol = _choose(_words(request, "sec-websocket-protocol"), protocols)
@@ -127,7 +128,7 @@ def _check_upgrade(request: Request) -> None:
                 426,
                 f"{name.capitalize()} is {request.header(name)!r}, expected {expected}:"
                 " this path speaks WebSocket",
-                {"Upgrade": "websocket", "Connection": "Upgrade"},
+                _UPGRADE,
             )
 
 

@@ -1,4 +1,4 @@
-"""The two forms of values on a WebSocket (protocol.md section 7): whole server frames, so that one
+"""The two forms of values on a WebSocket (protocol.md section 6): whole server frames, so that one
 publication is the same bytes for all who subscribe in a form.
 
 `rt1.msgpack` puts the frames of TCP into binary messages, `rt1.json` the same arrays as JSON into

@@ -284,6 +284,7 @@ def test_subscriptions_are_bounded(world):
 
 
 def test_users_hear_only_what_a_namespace_opens(world):
+    world.call("channel.configure", "open", *[None] * 5, "user")
     peer = Peer()
     user = world.connect(peer, role="user")
     assert world.call_on(user, peer, "channel.subscribe", "open:1")["offset"] == 0

@@ -58,9 +58,6 @@ class Echo:
             self.connection.send(frame(message[0], message[1:]))
         return Progress.IDLE
 
-    def drop(self):
-        self.messages.clear()
-
 
 async def serve(port):
     websocket.Parser = EchoParser

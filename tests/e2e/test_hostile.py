@@ -216,7 +216,7 @@ def test_probes(server):
 
 def test_http_in_pieces(server):
     with server.connect() as connection:
-        for byte in b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n":
+        for byte in b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n":
             connection.sendall(bytes([byte]))
             time.sleep(0.001)
         assert read_all(connection).startswith(b"HTTP/1.1 200 OK\r\n")
@@ -243,7 +243,7 @@ def test_pipelined_probes_that_are_never_read(server):
         sent = 0
         while time.monotonic() < end:
             try:
-                sent += connection.send(b"GET /livez HTTP/1.1\r\n\r\n" * 500)
+                sent += connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
             except BlockingIOError:
                 select.select([], [connection], [], 0.1)
             except ConnectionError:
@@ -442,7 +442,7 @@ def test_memory_does_not_grow_with_connections_and_errors(server):
                 elif number % 3 == 1:
                     server.raw(b"nope 1\ncounter.add\n")
                 else:
-                    server.raw(b"GET /nope HTTP/1.1\r\n\r\n")
+                    server.raw(b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     misbehave()
     eventually(lambda: alone(server, others=1))

@@ -25,7 +25,9 @@ def data(tmp_path):
 
 def probe(server, path):
     """(status, content) of a health path."""
-    answer = server.raw(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+    answer = server.raw(
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    )
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
 

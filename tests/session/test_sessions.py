@@ -28,10 +28,7 @@ class Client:
         return self.call("server.hello", None, self.user, None, None, session, positions)
 
     def lose(self):
-        """What the hub does when the peer is gone."""
-        self.world.sessions.lost(self.connection, self.world.now)
-        self.connection.lost()
-        self.world.router.leave(self.connection)
+        self.world.disconnect(self.connection)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ SERVER = ROOT / "rtserver"
 
 # From the bottom. A name is a package or a module of rtserver.
 FLOORS = [
-    ["errors", "limits", "clock", "metrics", "compiled", "config"],
+    ["errors", "limits", "clock", "metrics", "compiled", "config", "pages"],
     ["wire"],
     ["structs"],
     ["state"],
@@ -25,10 +25,11 @@ FLOORS = [
     ["commands"],
     ["transport"],
     ["tick"],
-    ["hub", "snapshots"],
+    ["hub", "snapshots", "exposition"],
     ["host"],
     ["server"],
     ["demo"],
+    ["cli_token"],
     ["cli"],
     ["__main__"],
 ]

@@ -13,9 +13,12 @@ from rtserver.clock import ManualClock
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.table import load
+from rtserver.config import AuthConfig
 from rtserver.hub import Hub
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
+from rtserver.session.auth import Authority
+from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
@@ -127,9 +130,6 @@ class FakeTransport:
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 5) if name == "peername" else None
 
-    def can_write_eof(self) -> bool:
-        return False
-
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
@@ -176,8 +176,13 @@ class Rig:
         self.log = FakeLog(self.events)
         self.store = Store()
         self.metrics = Metrics()
-        self.watches = Watches(subject_kinds(self.store, {}), self.limits)
-        self.router = Router(self.store.channels, self.metrics, self.watches)
+        self.presence = Presence(
+            self.store.last_seen,
+            self.limits,
+            lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
+        )
+        self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
+        self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(load(), self.store, self.router, self.metrics)
         self.turn = Turn(
@@ -191,6 +196,7 @@ class Rig:
             limits=self.limits,
             fail=self.failures.append,
         )
+        self.authority = Authority(AuthConfig(), dev=True, find_session=self.sessions.find)
         self.hub = Hub(
             turn=self.turn,
             dispatcher=self.dispatcher,
@@ -199,6 +205,7 @@ class Rig:
             limits=self.limits,
             metrics=self.metrics,
             sessions=self.sessions,
+            authority=self.authority,
             express=new_express(load(), self.store, self.dispatcher),
         )
         self.dispatcher.attach(FakeHost(self))

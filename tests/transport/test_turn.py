@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtserver.errors import RtError
 from rtserver.limits import Limits
 from tests.transport.rig import Rig, request, say
 
@@ -311,3 +312,60 @@ async def test_a_flood_on_one_connection_leaves_turns_to_others():
     await rig.settle()
     assert rig.store.counters.get(rig.now, "a") == 1_000
     assert flood.reading
+
+
+# --- who may stay ---
+
+
+def look(rig, ms):
+    rig.clock.advance(ms)
+    rig.turn.open()
+    rig.hub.look_after(rig.dispatcher.ctx.now)
+
+
+async def test_an_expired_token_ends_its_connection_with_a_code_that_says_reconnect():
+    rig = Rig()
+    peer = rig.connect()
+    say(peer, request(1, "server.hello", None, "ann"))
+    await rig.settle()
+    connection = peer.protocol.connection
+    connection.identify(connection.identity._replace(expires_at=rig.clock.now_ms() + 1_000))
+    look(rig, 5_999)
+    await rig.settle()
+    assert [frame[0] for frame in peer.frames()] == [1]
+    look(rig, 1)
+    await rig.settle()
+    (close,) = peer.frames()
+    assert (close[2]["code"], close[2]["name"]) == (4005, "token_expired")
+    assert peer.closing
+
+
+async def test_a_kick_closes_every_connection_of_the_user_and_nobody_elses():
+    rig = Rig()
+    peers = [rig.connect() for _ in range(3)]
+    for peer, user in zip(peers, ("ann", "ann", "bob"), strict=True):
+        say(peer, request(1, "server.hello", None, user))
+    await rig.settle()
+    rig.turn.open()
+    assert rig.hub.kick("ann", None, 500) == 2
+    await rig.settle()
+    assert [peer.frames()[-1][1] for peer in peers[:2]] == ["close", "close"]
+    assert [peer.closing for peer in peers] == [True, True, False]
+    with pytest.raises(RtError, match="sent away for another 500 ms"):
+        rig.hub.blocks.check("ann", None, rig.clock.now_ms())
+    assert len(rig.sessions) == 1
+
+
+async def test_a_kick_from_a_channel_ends_only_that():
+    rig = Rig()
+    peer = rig.connect()
+    hello = request(1, "server.hello", None, "ann")
+    say(peer, hello, *(request(2, "channel.subscribe", name) for name in ("a", "b")))
+    await rig.settle()
+    peer.frames()
+    rig.turn.open()
+    assert rig.hub.kick("ann", "a", 0) == 1
+    await rig.settle()
+    ((_, name, what),) = peer.frames()
+    assert (name, what["channel"], what["code"]) == ("unsubscribed", "a", 4503)
+    assert list(peer.protocol.connection.subscriptions) == ["b"]

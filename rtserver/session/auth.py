@@ -1,0 +1,227 @@
+"""Who shows a token: JSON web tokens (RFC 7519), secrets of back ends, sessions.
+
+An `Authority` turns what a connection shows into an `Identity`, or refuses with the check that
+failed. A token's algorithm is the one of its key; its times are compared with the time that the
+caller passes. Verification happens once a connection and once a refresh, off the hot path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from rtserver.config import AuthConfig, ConfigError
+from rtserver.errors import TOKEN_EXPIRED, UNAUTHENTICATED, RtError
+from rtserver.session.identity import RANKS, Identity
+from rtserver.session.keys import Key, load_keys
+from rtserver.wire.names import is_name
+
+__all__ = ["Authority", "secret_hash"]
+
+_TOKEN_BYTES_MAX = 8 * 1024
+_SERVICE_PREFIX = "key:"
+_DEVELOPER = Identity(RANKS["admin"])
+_ANONYMOUS = Identity(RANKS["anonymous"])
+
+
+def secret_hash(secret: str) -> str:
+    """How the secret of a back end is kept in the configuration."""
+    return f"sha256:{hashlib.sha256(secret.encode('utf-8')).hexdigest()}"
+
+
+class Authority:
+    """What connections may prove here. `find_session` tells whose a session is, if it lives."""
+
+    def __init__(
+        self,
+        config: AuthConfig,
+        *,
+        dev: bool,
+        find_session: Callable[[str, int], Identity | None] = lambda _session, _now: None,
+    ) -> None:
+        self.config = config
+        self.dev = dev
+        self.find_session = find_session
+        self._keys: dict[str, Key] = {}
+        self.reload()
+
+    @property
+    def default(self) -> Identity:
+        """Who has shown nothing yet."""
+        return _DEVELOPER if self.dev else _ANONYMOUS
+
+    @property
+    def must_prove(self) -> bool:
+        """Whether who shows nothing may do nothing but that."""
+        return not self.dev and not self.config.anonymous
+
+    def reload(self) -> None:
+        """Reads the keys anew. Raises ConfigError, and the keys in force stay."""
+        if self.config.keys is not None:
+            self._keys = load_keys(Path(self.config.keys))
+
+    def identify(self, token: str | None, session: str | None, now: int) -> Identity:
+        """Who shows this token, or else this session, or nothing. Raises RtError."""
+        if token is not None:
+            return (
+                self._service(token)
+                if token.startswith(_SERVICE_PREFIX)
+                else self._user(token, now)
+            )
+        if session is None:
+            return self.default
+        found = self.find_session(session, now)
+        if found is None:
+            raise RtError(
+                UNAUTHENTICATED,
+                "there is no such session any more; call server.hello and use the one it answers",
+            )
+        check_time(found, now, self.config.leeway_ms)
+        return found
+
+    # --- secrets of back ends ---
+
+    def _service(self, token: str) -> Identity:
+        name, colon, secret = token.removeprefix(_SERVICE_PREFIX).partition(":")
+        if not colon:
+            raise RtError(UNAUTHENTICATED, "a service shows key:NAME:SECRET")
+        known = self.config.services.get(name)
+        shown = secret_hash(secret)
+        # The same time for an unknown name as for a wrong secret.
+        matches = hmac.compare_digest(shown, shown[::-1] if known is None else known.hash)
+        if known is None or not matches:
+            raise RtError(UNAUTHENTICATED, f"the secret is not the one of a service {name[:64]!r}")
+        return Identity(RANKS[known.role], service=name)
+
+    # --- tokens ---
+
+    def _user(self, token: str, now: int) -> Identity:
+        if not self._keys:
+            raise RtError(UNAUTHENTICATED, "auth.keys is not configured, so no token is valid")
+        if len(token) > _TOKEN_BYTES_MAX:
+            raise _refused(f"it has {len(token)} characters, at most {_TOKEN_BYTES_MAX}")
+        key = self._key_of(token)
+        claims = self._claims(token, key)
+        user, role = _user_in(claims), _role_in(claims, key)
+        expires_at = self._check_times(claims, now)
+        return Identity(RANKS[role], user=user, expires_at=expires_at)
+
+    def _key_of(self, token: str) -> Key:
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError as error:
+            raise _refused(f"it cannot be read: {error}") from None
+        kid, alg = header.get("kid"), header.get("alg")
+        if kid is None and len(self._keys) == 1:
+            kid = next(iter(self._keys))
+        key = self._keys.get(kid) if isinstance(kid, str) else None
+        if key is None:
+            raise _refused(f"its kid is {_brief(kid)}, expected one of {', '.join(self._keys)}")
+        if alg != key.alg:
+            raise _refused(f"its alg is {_brief(alg)}, key {key.kid} is for {key.alg}")
+        if "crit" in header:
+            raise _refused(f"it needs extensions (crit {_brief(header['crit'])}); here are none")
+        return key
+
+    def _claims(self, token: str, key: Key) -> dict[str, Any]:
+        """The claims of a token that the key signed, for us. Times are checked elsewhere."""
+        config = self.config
+        try:
+            return jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.alg],
+                audience=config.audience,
+                issuer=config.issuer,
+                options={
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "verify_sub": False,
+                    "verify_aud": config.audience is not None,
+                    "verify_iss": config.issuer is not None,
+                },
+            )
+        except jwt.InvalidSignatureError:
+            raise _refused(f"key {key.kid} did not sign it") from None
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise _refused(str(error)) from None
+
+    def _check_times(self, claims: dict[str, Any], now: int) -> int:
+        expires_at = _time_in(claims, "exp")
+        if expires_at is None:
+            raise _refused("it has no exp: a token must end")
+        leeway = self.config.leeway_ms
+        check_time(Identity(0, expires_at=expires_at), now, leeway)
+        starts_at = _time_in(claims, "nbf")
+        if starts_at is not None and now + leeway < starts_at:
+            raise _refused(f"it is valid in {starts_at - now} ms (nbf), not yet")
+        return expires_at
+
+    def is_over(self, expires_at: int | None, now: int) -> bool:
+        """Whether what proved an identity has ended; None does not end."""
+        return expires_at is not None and now >= expires_at + self.config.leeway_ms
+
+
+def check_time(identity: Identity, now: int, leeway_ms: int) -> None:
+    """Raises RtError where what proved the identity has ended."""
+    expires_at = identity.expires_at
+    if expires_at is not None and now >= expires_at + leeway_ms:
+        raise RtError(TOKEN_EXPIRED, f"the token expired {now - expires_at} ms ago")
+
+
+def _user_in(claims: dict[str, Any]) -> str:
+    user = claims.get("sub")
+    if not isinstance(user, str) or not is_name(user):
+        raise _refused(f"its sub is {_brief(user)}, expected the name of a user")
+    return user
+
+
+def _role_in(claims: dict[str, Any], key: Key) -> str:
+    role = claims.get("role", "user")
+    if not isinstance(role, str) or role not in RANKS or role == "internal":
+        raise _refused(f"its role is {_brief(role)}, expected anonymous, user, service or admin")
+    if RANKS[role] > RANKS[key.role]:
+        raise _refused(f"its role is {role}, key {key.kid} gives at most {key.role} (rt_role)")
+    return role
+
+
+def _time_in(claims: dict[str, Any], name: str) -> int | None:
+    seconds = claims.get(name)
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise _refused(f"its {name} is {_brief(seconds)}, expected seconds since 1970")
+    if not math.isfinite(seconds) or not 0 <= seconds < 2**40:
+        raise _refused(f"its {name} is {_brief(seconds)}, expected seconds since 1970")
+    return int(seconds * 1_000)
+
+
+def _refused(why: str) -> RtError:
+    return RtError(UNAUTHENTICATED, f"the token is refused: {why}")
+
+
+def _brief(value: Any) -> str:
+    return repr(value)[:80]
+
+
+def is_configured(config: AuthConfig) -> bool:
+    """Whether anybody can prove anything here."""
+    return config.keys is not None or bool(config.services)
+
+
+def check_config(config: AuthConfig) -> None:
+    """Raises ConfigError for hashes of secrets that no secret has."""
+    for name, service in config.services.items():
+        kind, _, digest = service.hash.partition(":")
+        if kind != "sha256" or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+            raise ConfigError(
+                f"auth.services.{name}.hash is no hash, expected sha256:HEX as printed by"
+                " `rtserver token hash`"
+            )

@@ -1,0 +1,21 @@
+"""What a name is: of users, channels, counters, boards, clients."""
+
+from __future__ import annotations
+
+import re
+
+from rtserver.limits import NAME_BYTES_MAX
+
+__all__ = ["NAME_RULE", "is_name"]
+
+_NAME = re.compile(r"[^\x00-\x20\x7f-\xa0,\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_matches = _NAME.fullmatch
+_CHARS_SAFE = NAME_BYTES_MAX // 4  # so many characters are never more than 255 bytes
+NAME_RULE = f"1 to {NAME_BYTES_MAX} bytes of UTF-8 without control characters, spaces or commas"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be a name."""
+    if not _matches(text):
+        return False
+    return len(text) <= _CHARS_SAFE or len(text.encode("utf-8", "replace")) <= NAME_BYTES_MAX
