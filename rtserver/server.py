@@ -53,7 +53,7 @@ _log = logging.getLogger("rtserver")
 
 _STOP_GRACE_S = 5.0
 _SLICES_PER_SECOND = 20
-_BACKLOG = 1_024  # connections the kernel may hold before we accept them
+_BACKLOG = 65_535  # not yet accepted; the kernel lowers it to its net.core.somaxconn
 
 
 class Server:
