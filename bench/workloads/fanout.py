@@ -122,6 +122,15 @@ def _times(run: Run, result: Result, nominal: int, last: str, rounds: Mapping[st
             Measure(f"{title}: {name}", subject, "ms", [value(one) / 1e3 for one in made])
             for subject, made in done.items()
         ]
+    result.measures += [
+        Measure(
+            f"{title}: processor time of each",
+            subject,
+            "us",
+            [1e6 * one.peer_ran_s / one.deliveries for one in made],
+        )
+        for subject, made in done.items()
+    ]
     _disturbed(result, title, done)
     result.notes.append(
         f"{title}: one message after another, {done[OURS][0].publishes} of them in a round;"

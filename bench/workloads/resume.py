@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bench.contest import WrongState
 from bench.load import LoadFailed
-from bench.peers import Rtserver
+from bench.peers import Rtserver, Usage
 from bench.report import OURS, Measure, Result
 from bench.requests import frame
 from bench.run import Run
@@ -36,7 +36,7 @@ _AGAIN = door("/ws", frame(0, "server.hello"), protocol="rt1.msgpack")  # with a
 class _Round(NamedTuple):
     opened: Opened
     history_reads: int
-    ran_s: float
+    used: Usage
 
 
 def measure(run: Run) -> Result:
@@ -58,7 +58,8 @@ def measure(run: Run) -> Result:
             run.say(f"{count:,} resumed in {rounds[-1].opened.seconds:.2f} s")
     result.measures = [
         Measure(_TITLE, OURS, "s", [one.opened.seconds for one in rounds]),
-        Measure("processor time of it", OURS, "s", [one.ran_s for one in rounds]),
+        Measure("processor time of it", OURS, "s", [one.used.ran_s for one in rounds]),
+        Measure("core taken by others", OURS, "s", [one.used.waited_s for one in rounds]),
         Measure("one of them, p50", OURS, "s", [one.opened.p50_us / 1e6 for one in rounds]),
         Measure("one of them, p99", OURS, "s", [one.opened.p99_us / 1e6 for one in rounds]),
         Measure(
@@ -83,10 +84,10 @@ def _round(sockets: Sockets, server: Rtserver, count: int, number: int) -> _Roun
         server.ask(f'channel.publish {CHANNEL} "{one}"')
     reads, before = _history_reads(server), server.usage()
     opened, answers = sockets.open(server.address, _AGAIN, count, hellos, at_once=count)
-    ran_s = server.usage().since(before).ran_s
+    used = server.usage().since(before)
     for answer in answers:
         _check(answer, data)
-    return _Round(opened, _history_reads(server) - reads, ran_s)
+    return _Round(opened, _history_reads(server) - reads, used)
 
 
 def _hello(answer: bytes) -> bytes:
