@@ -1,4 +1,4 @@
-"""Writes the SDK's commands, results and errors from the server's tables.
+"""Writes the SDKs' commands, results and errors from the server's tables.
 
     python client/generate.py            writes the modules named in `modules()`; needs ruff
     python client/generate.py --check    exits 1 when one of them is stale
@@ -19,13 +19,17 @@ from pathlib import Path
 from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from generate_js import js_modules
 from rtserver.commands.kinds import SHAPES, VECTOR, Shape
 from rtserver.commands.reference import public
 from rtserver.commands.table import Command, Param, load
 from rtserver.errors import ERRORS
 
-TARGET: Final = Path(__file__).resolve().parent / "rtclient"
+_HERE: Final = Path(__file__).resolve().parent
+TARGET: Final = _HERE / "rtclient"
+JS_TARGET: Final = _HERE / "js"
 
 # The client says hello and keeps subscriptions by itself, so that both survive reconnects.
 _OWNED: Final = frozenset({"server.hello", "channel.subscribe", "channel.unsubscribe"})
@@ -47,9 +51,12 @@ _PUBLIC: Final = {
         "StateError",
         "Timeout",
     ],
+    "rtclient.items": ["Gap", "Join", "Leave"],
     "rtclient.options": ["Position"],
-    "rtclient.results": ["Message"],
-    "rtclient.subscription": ["Gap", "Subscription"],
+    "rtclient.results": ["Message", "UserPresence"],
+    "rtclient.states": ["BoardState", "CounterState"],
+    "rtclient.subscription": ["Subscription"],
+    "rtclient.watch": ["Watch"],
 }
 
 _TYPES: Final = {"int": "int", "number": "int | float", "text": "str", "bool": "bool"}
@@ -58,7 +65,7 @@ _GROUPS: Final = ("", "RequestError", "StateError", "LimitError", "RightsError",
 
 def modules() -> dict[str, str]:
     """The source of each generated module, unformatted."""
-    rows = [row for row in public(load()) if row.name not in _OWNED]
+    rows = _rows()
     results = Results(rows)
     return {
         "__init__.py": _package_module(),
@@ -420,7 +427,20 @@ def _method_doc(row: Command) -> str:
 
 def stale() -> list[str]:
     """The modules whose committed source says something else than the tables."""
-    return [name for name, source in modules().items() if not _same(TARGET / name, source)]
+    python = [name for name, source in modules().items() if not _same(TARGET / name, source)]
+    return python + [name for name, source in _js().items() if _read(JS_TARGET / name) != source]
+
+
+def _js() -> dict[str, str]:
+    return js_modules(_rows())
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def _rows() -> list[Command]:
+    return [row for row in public(load()) if row.name not in _OWNED]
 
 
 def _same(path: Path, source: str) -> bool:
@@ -436,7 +456,9 @@ def _meaning(source: str) -> list[str]:
 
 
 def write() -> None:
-    """Writes and formats all modules."""
+    """Writes all modules, and formats those in Python."""
+    for name, source in _js().items():
+        (JS_TARGET / name).write_text(source)
     paths = []
     for name, source in modules().items():
         path = TARGET / name

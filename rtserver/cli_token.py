@@ -9,23 +9,27 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import jwt
 
 from rtserver.config import AuthConfig, ConfigError, load_config
 from rtserver.errors import RtError
-from rtserver.session.auth import Authority, secret_hash
+from rtserver.session.auth import Authority, check_config, secret_hash
 from rtserver.session.identity import RANKS
 from rtserver.session.keys import ALGORITHMS, Key, load_keys
 
 __all__ = ["token"]
 
+EXIT_REFUSED = 1
+EXIT_CONFIG = 4
+
 _TTL = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ROLES_BY_RANK = {rank: role for role, rank in RANKS.items()}
 _SECRET_BYTES = 64
+_PRIVATE = ("d", "p", "q", "dp", "dq", "qi", "oth")  # parts of a JWK, RFC 7518 section 6
 _path = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -37,17 +41,25 @@ def _seconds(_context: Any, _option: Any, value: str) -> int:
     return int(found["number"]) * _SECONDS[found["unit"]]
 
 
+def _exit(code: int, text: str) -> NoReturn:
+    click.echo(f"rtserver: {text}", err=True)
+    sys.exit(code)
+
+
 @click.group()
 def token() -> None:
     """Makes keys and tokens, and explains why a token would be refused."""
+
+
+# --- keys ---
 
 
 @token.command("new-key")
 @click.option("--alg", type=click.Choice(ALGORITHMS), default="HS256", show_default=True)
 @click.option("--kid", help="What tokens call the key. [default: random]")
 def new_key(alg: str, kid: str | None) -> None:
-    """Prints a key set with a fresh key; its file belongs into auth.keys. Who makes tokens with an
-    asymmetric key needs the private one that is printed here, the server only the public part."""
+    """Prints a key set with a fresh key. Whoever makes tokens needs it; the server's auth.keys is
+    the same file for HS256 and its like, or what `token public` makes of it for the others."""
     made = _new_jwk(alg)
     made |= {"kid": kid or secrets.token_hex(4), "alg": alg, "use": "sig"}
     click.echo(json.dumps({"keys": [made]}, indent=2))
@@ -60,7 +72,7 @@ def _new_jwk(alg: str) -> dict[str, Any]:
     try:
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     except ImportError:
-        raise click.ClickException(f"{alg} needs the extra: pip install 'rtserver[jwt]'") from None
+        _exit(EXIT_CONFIG, f"{alg} needs the extra: pip install 'rtserver[jwt]'")
     private: Any
     algorithm: Any = jwt.get_algorithm_by_name(alg)
     if alg == "EdDSA":
@@ -71,6 +83,23 @@ def _new_jwk(alg: str) -> dict[str, Any]:
         private = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
     made: dict[str, Any] = json.loads(algorithm.to_jwk(private))
     return made
+
+
+@token.command("public")
+@click.option("--keys", type=_path, required=True, help="A key set with private keys.")
+def public(keys: Path) -> None:
+    """Prints the key set without what signs: all that the server needs."""
+    _read(keys)
+    shown = []
+    for jwk in json.loads(keys.read_bytes())["keys"]:
+        if jwk.get("kty") == "oct":
+            _exit(EXIT_CONFIG, f"{keys}: key {jwk['kid']} is a secret and has no public half")
+        kept = {name: value for name, value in jwk.items() if name not in _PRIVATE}
+        shown.append({**kept, "key_ops": ["verify"]} if "key_ops" in kept else kept)
+    click.echo(json.dumps({"keys": shown}, indent=2))
+
+
+# --- tokens ---
 
 
 @token.command("make")
@@ -92,28 +121,28 @@ def make(
 ) -> None:
     """Prints a token."""
     key = _chosen(_read(keys), kid)
-    claims: dict[str, Any] = {"sub": user, "exp": int(time.time()) + ttl}
+    now = int(time.time())
+    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + ttl}
     given = {"role": role, "iss": issuer, "aud": audience}
     claims |= {name: value for name, value in given.items() if value is not None}
-    try:
-        click.echo(jwt.encode(claims, key.key, key.alg, headers={"kid": key.kid}))
-    except (TypeError, ValueError, jwt.PyJWTError) as error:
-        raise click.ClickException(f"key {key.kid} cannot sign: {error}") from None
+    if key.key is key.verifier and not isinstance(key.key, bytes):
+        _exit(EXIT_CONFIG, f"{keys}: key {key.kid} is the public half, which cannot sign")
+    click.echo(jwt.encode(claims, key.key, key.alg, headers={"kid": key.kid}))
 
 
 def _read(path: Path) -> dict[str, Key]:
     try:
         return load_keys(path)
     except ConfigError as error:
-        raise click.ClickException(str(error)) from None
+        _exit(EXIT_CONFIG, str(error))
 
 
 def _chosen(keys: dict[str, Key], kid: str | None) -> Key:
     if kid is None and len(keys) > 1:
-        raise click.ClickException(f"--kid is missing, expected one of {', '.join(keys)}")
+        raise click.UsageError(f"--kid is missing, expected one of {', '.join(keys)}")
     key = next(iter(keys.values())) if kid is None else keys.get(kid)
     if key is None:
-        raise click.ClickException(f"--kid is {kid!r}, expected one of {', '.join(keys)}")
+        raise click.UsageError(f"--kid is {kid!r}, expected one of {', '.join(keys)}")
     return key
 
 
@@ -122,27 +151,39 @@ def _chosen(keys: dict[str, Key], kid: str | None) -> Key:
 @click.option("--keys", type=_path, help="Instead of it, only a key set.")
 @click.argument("text", metavar="TOKEN")
 def check(config: Path | None, keys: Path | None, text: str) -> None:
-    """Says whether a token is valid, and for what, or why it would be refused (exit code 1)."""
+    """Says step by step whether a token is valid, and for what, or why it would be refused (exit
+    code 1). A TOKEN of - is read from stdin, where nobody sees it in a list of processes."""
+    if (config is None) == (keys is None):
+        raise click.UsageError("give one of --config and --keys")
+    text = sys.stdin.readline().strip() if text == "-" else text
     click.echo(json.dumps(_contents(text), indent=2))
     try:
-        auth = AuthConfig(keys=None if keys is None else str(keys))
-        authority = Authority(auth if config is None else load_config(config).auth, dev=False)
-        identity = authority.identify(text, None, int(time.time() * 1_000))
-    except (ConfigError, RtError) as error:
-        click.echo(f"refused: {error}", err=True)
-        sys.exit(1)
+        auth = AuthConfig(keys=str(keys)) if config is None else load_config(config).auth
+        check_config(auth)
+        authority = Authority(auth, dev=False)
+    except ConfigError as error:
+        _exit(EXIT_CONFIG, str(error))
+    try:
+        identity = authority.prove(text, int(time.time() * 1_000), _passed)
+    except RtError as error:
+        click.echo(f"NO  {error}", err=True)
+        sys.exit(EXIT_REFUSED)
     who = identity.party
     click.echo(f"valid for {who} with the role {_ROLES_BY_RANK[identity.rank]}", err=True)
 
 
+def _passed(text: str) -> None:
+    click.echo(f"ok  {text}", err=True)
+
+
 def _contents(text: str) -> dict[str, Any]:
-    """What a token says of itself, believed or not."""
+    """What a token says of itself, believed or not; never the secret of a back end."""
     if text.startswith("key:"):
         return {"service": text.split(":")[1]}
     try:
         claims = jwt.decode(text, options={"verify_signature": False})
         return {"header": jwt.get_unverified_header(text), "claims": claims}
-    except (jwt.PyJWTError, ValueError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
         return {"unreadable": str(error)}
 
 
@@ -151,5 +192,5 @@ def hash_command() -> None:
     """Reads the secret of a back end from stdin and prints the hash for auth.services."""
     secret = sys.stdin.readline().rstrip("\r\n")
     if not secret:
-        raise click.ClickException("stdin is empty, expected one line with the secret")
+        raise click.UsageError("stdin is empty, expected one line with the secret")
     click.echo(secret_hash(secret))

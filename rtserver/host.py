@@ -19,6 +19,7 @@ from rtserver.hub import Hub
 from rtserver.memory import Memory
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
+from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
@@ -151,6 +152,9 @@ class Host:
 
     def identify(self, token: str) -> Identity:
         return self._hub.identify(token, None)
+
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        self._hub.act_as(connection, identity)
 
     def kick(self, user: str, channel: str | None, block_ms: int) -> int:
         return self._hub.kick(user, channel, block_ms)

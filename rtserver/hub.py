@@ -28,6 +28,7 @@ from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.auth import Authority
 from rtserver.session.blocks import Blocks
+from rtserver.session.by_user import ByUser
 from rtserver.session.connection import Connection, Form, Sink
 from rtserver.session.identity import RANKS, Identity
 from rtserver.session.router import Router
@@ -39,9 +40,10 @@ from rtserver.transport.proxies import trusted_in
 
 __all__ = ["Hub"]
 
+_ANONYMOUS = RANKS["anonymous"]
+_SENT_AWAY = "the application sent you away"
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
 _LATE_PER_LOOK = 500  # newcomers that are closed in one go
-_ANONYMOUS = RANKS["anonymous"]
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
 
 
@@ -71,6 +73,7 @@ class Hub:
         self.metrics = metrics
         self.connections = 0  # open sockets
         self.parties: dict[int, Connection] = {}
+        self._users: ByUser[Connection] = ByUser()
         self.accepting = True
         self.health: Callable[[str], tuple[bool, dict[str, Any]] | None] = lambda _path: None
         self.metrics_text: Callable[[], bytes] = lambda: b""
@@ -127,25 +130,30 @@ class Hub:
             self.blocks.block(user, channel, now + block_ms, now)
         if channel is None:
             self._sessions.end(user)
-        return sum(
-            self._kick(connection, channel, block_ms)
-            for connection in list(self.parties.values())
-            if connection.user == user and connection.is_open
-        )
+        here = [one for one in self._users.of(user) if one.is_open]
+        if channel is not None:
+            dismiss = self._router.dismiss
+            return sum(dismiss(one, channel, CLOSE_KICKED, _SENT_AWAY) for one in here)
+        for connection in here:
+            connection.close(CLOSE_KICKED, _SENT_AWAY, block_ms or None)
+        return len(here)
 
-    def _kick(self, connection: Connection, channel: str | None, block_ms: int) -> bool:
-        message = "the application sent you away"
-        if channel is None:
-            connection.close(CLOSE_KICKED, message, block_ms or None)
-        elif self._router.unsubscribe(connection, channel):
-            what = {"channel": channel, "code": CLOSE_KICKED.code, "name": CLOSE_KICKED.name}
-            connection.push("unsubscribed", {**what, "message": message})
-        else:
-            return False
-        return True
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        """From now on the connection, and its session, act for this party."""
+        self._users.discard(connection.user, connection)
+        connection.identify(identity)
+        self._users.add(connection.user, connection)
+        self._router.presence.identified(connection)
+        self._sessions.renew(connection)
 
     def connect(
-        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+        self,
+        form: Form,
+        sink: Sink,
+        address: str | None,
+        identity: Identity | None = None,
+        *,
+        pushes: bool = True,
     ) -> Connection:
         connection = Connection(
             next(self._ids),
@@ -157,7 +165,9 @@ class Hub:
             address=address,
             now=self._dispatcher.ctx.now,
         )
+        connection.pushes = pushes
         self.parties[connection.id] = connection
+        self._users.add(connection.user, connection)
         if self.must_identify(connection):
             connection.allowance = self.limits.unauthenticated_bytes_max
             self._unproven.add(connection.id, monotonic_us() // 1_000)
@@ -173,10 +183,12 @@ class Hub:
             self.metrics.count_close(connection.closed_as.name)
         self._sessions.lost(connection, self._dispatcher.ctx.now)
         connection.lost()
-        self.turn.open()  # who leaves does so at the time of a turn
+        if connection.pushes:
+            self.turn.open()  # who leaves does so at the time of a turn
         self._router.leave(connection)
         self._router.presence.gone(connection)
         self.parties.pop(connection.id, None)
+        self._users.discard(connection.user, connection)
         self._unproven.discard(connection.id)
 
     def follow(

@@ -81,7 +81,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sessions_detached_max: Count = 100_000  # without a connection: the oldest gives way
     presence_grace_ms: Annotated[int, Meta(ge=0)] = 5_000  # from the last connection to `leave`
     presence_interval_ms: Annotated[int, Meta(ge=0)] = 1_000  # between counts of large channels
-    presence_per_turn: Count = 1_000  # who leave, and channels told of it, in one turn
+    presence_per_turn: Count = 200  # who leave, and channels told of it, in one turn
     presence_pushes_per_turn: Count = 10_000  # joins and leaves: other channels are told later
     last_seen_max: Count = 1_000_000  # users: the one seen longest ago gives way
     watch_interval_ms: Annotated[int, Meta(ge=0)] = 20  # between two looks at what is watched

@@ -22,6 +22,7 @@ from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
+from rtserver.commands.rights import check_rows
 from rtserver.commands.table import Command, load
 from rtserver.config import Config, ConfigError
 from rtserver.drain import Drain
@@ -62,7 +63,7 @@ class Server:
         self,
         config: Config,
         *,
-        dev: bool = True,
+        dev: bool,
         manual_clock: bool = False,
         files: Files | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -80,6 +81,7 @@ class Server:
         self._progress = progress
         self._pages = pages or {}
         self._table: Mapping[str, Command] = load()
+        check_rows(self._table, config.rights)
         self._store = Store()
         self._metrics = Metrics()
         self._ended = asyncio.Event()
@@ -180,12 +182,18 @@ class Server:
             sessions=sessions,
             memory=self._memory,
         )
-        self._hub.health = self._host.health
-        self._hub.metrics_text = Exposition(self._host.stats, self._metrics, config.limits).text
-        self._hub.pages = self._pages
         self._dispatcher.attach(self._host)
+        self._show()
+
+    def _show(self) -> None:
+        """What probes, Prometheus and people may read over HTTP."""
+        host, hub = self._host, self._hub
+        hub.health = host.health
+        hub.metrics_text = Exposition(host.stats, self._metrics, self.config.limits).text
+        hub.pages = self._pages
 
     def _build_router(self, restarted_ms: int | None) -> Router:
+        """Who hears what, with who is here and what is watched."""
         store = self._store
         limits = self.config.limits
         self._presence = presence = Presence(

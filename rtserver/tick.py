@@ -119,7 +119,7 @@ class Turn:
         self._deadline_us = self._started_us + self._limits.turn_ms_max * 1_000
         self._cost_left = self._limits.turn_cost_max
         ctx = self._dispatcher.ctx
-        ctx.now = self._router.presence.now = self._clock.now_ms()
+        ctx.now = self._clock.now_ms()
         self._turns += 1
         ctx.seed = self._secret + self._turns.to_bytes(8, "big")
         ctx.draws = 0
@@ -128,6 +128,7 @@ class Turn:
         self._at_start.clear()
         self._reserve()
         self._fire_timers()
+        self._router.presence.expire(ctx.now)
         self._run_backlog()
 
     def at_start(self, action: Callable[[], None]) -> None:
@@ -195,6 +196,8 @@ class Turn:
             connection.close(CLOSE_INTERNAL, "the server failed on this request; its log says why")
             return
         ending = progress is Progress.IDLE and reader.ended
+        if ending:  # it may listen on, but nobody speaks there any more; or it is about to be lost
+            self._router.presence.gone(connection)
         # A half-closed connection is looked at again after each reply that it waits for.
         connection.blocked = progress is Progress.BLOCKED or (ending and connection.waiting > 0)
         if progress is Progress.MORE:
@@ -267,16 +270,15 @@ class Turn:
 
     def _note_who_left(self) -> None:
         """When users were seen last; without room in the log they wait in memory."""
-        presence = self._router.presence
-        presence.expire(self._dispatcher.ctx.now)
-        rows = presence.people.unseen_rows(_SEEN_ROWS)
+        people = self._router.presence.people
+        rows = people.unseen_rows(_SEEN_ROWS)
         if not rows:
             return
         size = sum(4 * len(user) + _SEEN_ROW_BYTES for user, _ in rows)
         with suppress(RtError):
             self._dispatcher.issue("presence.seen", [rows, None], size)
-            presence.people.noted(len(rows))
-            self._more |= presence.people.unseen > 0
+            people.noted(len(rows))
+            self._more |= people.unseen > 0
 
     def _release(self) -> None:
         """The block is written: what waited for that may leave."""
@@ -326,13 +328,14 @@ class Turn:
         self.open()
 
     def _flush(self, connections: list[Connection]) -> None:
-        metrics = self._metrics
+        written = 0
         for connection in connections:
-            metrics.bytes_out += connection.flush()
+            written += connection.flush()
             if not connection.is_open:
                 connection.end()
             elif connection.blocked:
                 self._freed.append(connection)
+        self._metrics.bytes_out += written
         connections.clear()
 
     def _finish(self) -> None:

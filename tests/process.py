@@ -142,12 +142,17 @@ class WireClient:
 
 
 class ServerProcess:
-    """`rtserver serve --dev` on a data directory."""
+    """`rtserver serve` on a data directory, in development mode unless told otherwise."""
 
     def __init__(
-        self, data: Path, *options: str | Path, environment: dict[str, str] | None = None
+        self,
+        data: Path,
+        *options: str | Path,
+        environment: dict[str, str] | None = None,
+        dev: bool = True,
     ) -> None:
         self.data = data
+        self.dev = dev
         self.options = options
         self.environment = environment or {}
         self.lines: list[str] = []
@@ -165,7 +170,8 @@ class ServerProcess:
         # A file, not a pipe: a server that logs much must not wait for a test to read it.
         self._stderr, path = tempfile.mkstemp()
         os.unlink(path)
-        command = [sys.executable, "-m", "rtserver", "serve", "--dev", "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-m", "rtserver", "serve", *(["--dev"] if self.dev else [])]
+        command += ["--listen", "127.0.0.1:0"]
         self._process = subprocess.Popen(
             [*command, "--data", str(self.data), *map(str, self.options)],
             stderr=self._stderr,
@@ -235,6 +241,11 @@ class ServerProcess:
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)
             return read_all(connection)
+
+    @property
+    def url(self) -> str:
+        """For the SDK."""
+        return f"rt://{self.address[0]}:{self.address[1]}"
 
     def inline(self, *lines: str) -> list[str]:
         """Lines as typed into nc, and the answers until the server is done with them."""

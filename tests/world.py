@@ -113,6 +113,11 @@ class FakeHost:
     def identify(self, token: str) -> Any:
         return self._world.authority.identify(token, None, self._world.now)
 
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        connection.identify(identity)
+        self._world.presence.identified(connection)
+        self.sessions.renew(connection)
+
     def kick(self, user: str, channel: str | None, block_ms: int) -> int:
         if block_ms:
             self.blocks.block(user, channel, self._world.now + block_ms, self._world.now)
@@ -199,19 +204,19 @@ class World:
 
     def open_turn(self) -> None:
         ctx = self.dispatcher.ctx
-        ctx.now = self.presence.now = self.now
+        ctx.now = self.now
         ctx.seed = self.seq.to_bytes(16, "big")
         ctx.draws = 0
         self.dispatcher.journal.limit = 1 << 24
         due = self.store.timers.count_due(self.now, 1_000)
         if due:
             self.dispatcher.issue("timers.fire", [due])
+        self.presence.expire(self.now)
 
     def end_turn(self) -> None:
         """Writes the block; replies that wait for a sync stay in `dispatcher.waiting`."""
         for name in self.router.take_idle():
             self.dispatcher.issue("channel.forget", [name])
-        self.presence.expire(self.now)
         rows = self.presence.people.unseen_rows(1_000)
         if rows:
             self.dispatcher.issue("presence.seen", [rows, None])

@@ -20,8 +20,9 @@ from rtclient.errors import (
     StateError,
     Timeout,
 )
+from rtclient.items import Gap, Join, Leave
 from rtclient.options import Position
-from rtclient.results import Message
+from rtclient.results import Message, UserPresence
 from rtclient.server_errors import (
     Banned,
     Blocked,
@@ -48,15 +49,19 @@ from rtclient.server_errors import (
     UnknownMethod,
     UnsupportedVersion,
 )
-from rtclient.subscription import Gap, Subscription
+from rtclient.states import BoardState, CounterState
+from rtclient.subscription import Subscription
+from rtclient.watch import Watch
 
 __all__ = [
     "Banned",
     "Blocked",
+    "BoardState",
     "Client",
     "Closed",
     "Conflict",
     "ConnectionLost",
+    "CounterState",
     "DeadlineExceeded",
     "DiskFull",
     "Duplicate",
@@ -67,7 +72,9 @@ __all__ = [
     "InternalError",
     "InvalidOption",
     "InvalidParams",
+    "Join",
     "KeyReused",
+    "Leave",
     "LimitError",
     "LimitReached",
     "MemoryFull",
@@ -89,5 +96,7 @@ __all__ = [
     "Unauthenticated",
     "UnknownMethod",
     "UnsupportedVersion",
+    "UserPresence",
+    "Watch",
     "connect",
 ]

@@ -272,6 +272,12 @@ class Ledger:
         """Whether calls wait to be sent."""
         return bool(self._queue)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether calls were sent and are not answered yet. Linear in what waits to be sent."""
+        waiting = sum(call.id in self._calls for call in self._queue)
+        return len(self._calls) > waiting
+
     def futures(self) -> list[asyncio.Future[Any]]:
         """The futures of calls that are not answered yet."""
         promises = [call.promise for call in self._calls.values()]

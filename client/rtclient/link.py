@@ -1,10 +1,11 @@
 """The link: one connection at a time, replaced by another when it is lost.
 
-Owns the socket's protocol, the greeting, the waiting between attempts, and when bytes may leave.
-Promises: all that was called in one iteration of the loop leaves in one write; no await lies
-between bytes and the futures they resolve; a server that is slow to read stops the writing, not
-the loop; the connection is told to the ledger and the feeds in this order: lost, greeted. A peer
-whose host is gone is noticed by TCP keepalive within half a minute, without a timer here.
+Owns the greeting, the session, the waiting between attempts, and when bytes may leave; what kind
+of connection it is, is `connection`'s. Promises: all that was called in one iteration of the loop
+leaves in one write; no await lies between bytes and the futures they resolve; a server that is slow
+to read stops the writing, not the loop; the connection is told to the ledger and the feeds in this
+order: lost, greeted. A server that asks to be left (`drain`) gets no more calls after the delay it
+names, and is left when those under way are answered.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import asyncio
 import logging
 import random
 import secrets
-import socket
-from collections.abc import Callable
-from typing import Any, Final, cast
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from rtclient import wire
+from rtclient.connection import STOP_CODES, Connection, check_options, open_connection
+from rtclient.credentials import Credentials, Token
 from rtclient.decode import error_of
 from rtclient.errors import Closed, ConnectionLost, Error
 from rtclient.feeds import Feeds
+from rtclient.heartbeat import Heartbeat
 from rtclient.ledger import Ledger
+from rtclient.server_errors import TokenExpired
 from rtclient.url import Address
 
 __all__ = ["Link"]
@@ -31,75 +36,13 @@ _log = logging.getLogger("rtclient")
 _PROTOCOL_VERSION: Final = 1
 _HELLO_ID: Final = 0  # calls count from 1
 _CONNECT_S: Final = 10.0  # for one attempt, greeting included
-_DRAIN_S: Final = 5.0  # for answers that are still to come when the client closes
+_DRAIN_S: Final = 5.0  # for answers that are still to come when a connection is left
 _WAIT_MIN_S: Final = 0.1  # full jitter: the first wait is at most this,
 _WAIT_MAX_S: Final = 20.0  # and no wait is longer than this
 _STABLE_S: Final = 5.0  # a connection that lived so long starts the waits anew
 _WRITE_BYTES: Final = 256 * 1024  # handed to the transport at once
-_STOP_CODES: Final = 4500  # close codes from here on say: do not come back
 _REPLY: Final = 1
 _PUSH: Final = 2
-
-_SOCKET_OPTIONS: Final = (
-    ("TCP_NODELAY", 1),
-    ("TCP_KEEPIDLE", 10),
-    ("TCP_KEEPINTVL", 5),
-    ("TCP_KEEPCNT", 3),
-    ("TCP_USER_TIMEOUT", 30_000),  # ms that sent bytes may stay unacknowledged
-)
-
-
-class _Socket(asyncio.Protocol):
-    """One connection: bytes to values, and the transport's signals, for the link."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._frames = wire.Frames()
-        self.greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.paused = False
-        self.verdict: Error | None = None  # what the server said before it closed
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        _keep_alive(transport.get_extra_info("socket"))
-
-    @property
-    def resting(self) -> bool:
-        """Whether no byte waits to be sent or is a part of a frame."""
-        transport = self.transport
-        return (
-            self._frames.between
-            and not self.paused
-            and not transport.is_closing()
-            and not transport.get_write_buffer_size()
-        )
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            values, sizes = self._frames.cut(data)
-        except ValueError as error:
-            _log.error("what the server sent is no frame (%s); reconnecting", error)
-            self.transport.abort()
-            return
-        self._link.received(self, values, sizes)
-
-    def pause_writing(self) -> None:
-        self.paused = True
-
-    def resume_writing(self) -> None:
-        self.paused = False
-        self._link.flush()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._link.lost(self, str(error or "") or "the connection was lost")
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _SOCKET_OPTIONS:
-        option = getattr(socket, name, None)  # not every system has them all
-        if option is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _nothing() -> None: ...
@@ -117,16 +60,21 @@ class Link:
         address: Address,
         hello: dict[str, Any],
         *,
+        token: Token | None,
         timeout_s: float | None,
         retry_writes: bool,
         reconnect: bool,
+        tls: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
+        check_options(address, tls, headers)
         self.loop = asyncio.get_running_loop()
         self._address = address
+        self._tls = tls
+        self._headers = headers
         self._hello = {
             **hello,
             "user": hello["user"] or address.user,
-            "token": hello["token"] or address.token,
             "version": _PROTOCOL_VERSION,
         }
         self._reconnects = reconnect
@@ -138,9 +86,13 @@ class Link:
             retry_writes=retry_writes,
         )
         self.feeds = Feeds(self.ledger, self.loop)
-        self.before_lost: Callable[[], None] = _nothing
+        self.before_lost: Callable[[], None] = _nothing  # and before it is used unasked
         self.session: str | None = None
-        self._socket: _Socket | None = None  # greeted, and not lost
+        self._credentials = Credentials(token or address.token, self.ledger, self.loop)
+        self._socket: Connection | None = None  # greeted, and not lost
+        self._heartbeat: Heartbeat | None = None
+        self._leaving = False  # nothing more is called on this connection
+        self._drain: asyncio.TimerHandle | None = None  # when it is left, then when it is cut
         self._reconnecting: asyncio.Task[None] | None = None
         self._attempts = 0  # that failed, or soon failed again
         self._greeted_at = 0.0
@@ -152,12 +104,13 @@ class Link:
         return self._socket is not None
 
     @property
-    def resting(self) -> _Socket | None:
-        """The connection, when nothing is under way on it and nothing is expected but replies."""
+    def resting(self) -> Connection | None:
+        """The connection, when it is a plain socket on which nothing is under way and nothing is
+        expected but replies."""
         connection = self._socket
-        if connection is None or len(self.ledger) or len(self.feeds):
+        if connection is None or self._leaving or len(self.ledger) or len(self.feeds):
             return None
-        return connection if connection.resting else None
+        return connection if connection.is_plain and connection.resting else None
 
     # --- connecting ---
 
@@ -170,13 +123,13 @@ class Link:
             raise
 
     async def _connect(self) -> None:
-        host, port = self._address.host, self._address.port
-        where = f"rt://{host}:{port}"
-        connection: _Socket | None = None
+        where = self._address
+        connection: Connection | None = None
+        token = await self._credentials.fetch()
         try:
             async with asyncio.timeout(_CONNECT_S):
-                _, connection = await self.loop.create_connection(lambda: _Socket(self), host, port)
-                connection.transport.write(self._greeting_frame())
+                connection = await open_connection(self, where, self._tls, self._headers)
+                connection.write(self._greeting_frame(token))
                 await connection.greeting
         except TimeoutError:
             raise ConnectionLost(
@@ -188,10 +141,12 @@ class Link:
             raise ConnectionLost(f"cannot connect to {where}: {error}", retryable=True) from error
         finally:
             if connection is not None and connection is not self._socket:
-                connection.transport.abort()
+                connection.abort()
 
-    def _greeting_frame(self) -> bytes:
-        params = {**self._hello, "positions": self.feeds.positions()}
+    def _greeting_frame(self, token: str | None) -> bytes:
+        params = {**self._hello, "token": token, "positions": self.feeds.positions()}
+        if self.session is not None:
+            params["session"] = self.session
         body = self.ledger.pack((0, _HELLO_ID, "server.hello", params))
         return wire.header(len(body)) + body
 
@@ -202,7 +157,8 @@ class Link:
             try:
                 return await self._connect()
             except Error as error:
-                if not error.retryable:
+                stale = isinstance(error, TokenExpired) and self._credentials.renewable
+                if not error.retryable and not stale:
                     return self.end(error)
                 self._attempts += 1
                 _log.info("attempt %d to reconnect failed: %s", self._attempts, error.message)
@@ -214,7 +170,7 @@ class Link:
 
     # --- what the connection says ---
 
-    def received(self, connection: _Socket, values: list[Any], sizes: list[int]) -> None:
+    def received(self, connection: Connection, values: list[Any], sizes: list[int]) -> None:
         """Replies and pushes, in their order, with the bytes of each."""
         reply = self.ledger.reply
         for value, size in zip(values, sizes, strict=True):
@@ -228,10 +184,16 @@ class Link:
                     self.feeds.message(value[2], size)
                 elif value[1] == "close":
                     self._server_closes(connection, value[2])
-        if self.ledger.has_more:
+                elif value[1] == "drain":
+                    self._server_drains(connection, value[2])
+                else:
+                    self.feeds.push(value[1], value[2])
+        if self._leaving:
+            self._leave_when_answered(connection)
+        elif self.ledger.has_more:
             self.flush()
 
-    def _greeted(self, connection: _Socket, reply: list[Any]) -> None:
+    def _greeted(self, connection: Connection, reply: list[Any]) -> None:
         """The answer to hello; calls leave from here on."""
         _, call_id, error, result = reply
         if call_id is None:
@@ -245,13 +207,22 @@ class Link:
         self._greeted_at = self.loop.time()
         self.session = result["session"]
         self.ledger.frame_bytes_max = result["limits"]["frame_bytes_max"]
-        self.feeds.resume(result["channels"])
+        heartbeat_ms = result.get("heartbeat_ms")
+        if heartbeat_ms:
+            self._heartbeat = Heartbeat(
+                self.loop, connection, heartbeat_ms / 1000, self._before_beat
+            )
+        self._credentials.renew_before(result.get("expires_at"))
+        self.feeds.resume(result["channels"], in_session=bool(result.get("resumed")))
         connection.greeting.set_result(None)
         self.flush()
 
-    def _server_closes(self, connection: _Socket, why: dict[str, Any]) -> None:
+    def _before_beat(self) -> None:
+        self.before_lost()
+
+    def _server_closes(self, connection: Connection, why: dict[str, Any]) -> None:
         """What precedes a close: reconnect and resume, or stop."""
-        resumable = why["code"] < _STOP_CODES
+        resumable = why["code"] < STOP_CODES
         error = ConnectionLost(
             f"the server closed the connection ({why['name']}): {why['message']}",
             why,
@@ -262,25 +233,52 @@ class Link:
             self._retry_after_s = why.get("retry_after_ms", 0) / 1000
         elif connection is self._socket:
             self.end(error)
-        connection.transport.abort()
+        connection.abort()
 
-    def lost(self, connection: _Socket, cause: str) -> None:
+    def _server_drains(self, connection: Connection, what: dict[str, Any]) -> None:
+        """The server is going to stop: this connection is left after the delay it gave us."""
+        if connection is self._socket and self._drain is None:
+            delay_s = what.get("retry_after_ms", 0) / 1000
+            self._drain = self.loop.call_later(delay_s, self._leave, connection)
+
+    def _leave(self, connection: Connection) -> None:
+        """Nothing more is sent here; the next connection is made when all is answered, or the
+        server took too long for that."""
+        self.before_lost()
+        self._leaving = True
+        self._drain = self.loop.call_later(_DRAIN_S, connection.close)
+        self._leave_when_answered(connection)
+
+    def _leave_when_answered(self, connection: Connection) -> None:
+        if not self.ledger.under_way:
+            connection.close()
+
+    def lost(self, connection: Connection, cause: str) -> None:
         """The connection is gone."""
         error = connection.verdict or ConnectionLost(cause, retryable=True)
-        if not connection.greeting.done():
-            connection.greeting.set_exception(error)
         if connection is not self._socket:
             return
         self.before_lost()
-        self._socket = None
+        self._forget_connection()
         self.ledger.lost(error.message)
-        if not self._reconnects:
+        if not self._reconnects or not error.retryable:
             self.end(error)
             return
         stable = self.loop.time() - self._greeted_at > _STABLE_S
         self._attempts = 0 if stable else self._attempts + 1
         _log.info("%s; reconnecting", error.message)
         self._reconnecting = self.loop.create_task(self._reconnect())
+
+    def _forget_connection(self) -> None:
+        self._socket = None
+        self._leaving = False
+        self._credentials.stop()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
+        if self._drain is not None:
+            self._drain.cancel()
+            self._drain = None
 
     # --- sending ---
 
@@ -293,11 +291,11 @@ class Link:
         ledger = self.ledger
         ledger.idle = True
         connection = self._socket
-        while connection is not None and not connection.paused:
+        while connection is not None and not connection.paused and not self._leaving:
             data = ledger.take(_WRITE_BYTES)
             if not data:
                 return
-            connection.transport.write(data)
+            connection.write(data)
 
     # --- the end ---
 
@@ -316,9 +314,10 @@ class Link:
         if self._ended:
             return
         self._ended = True
-        connection, self._socket = self._socket, None
+        connection = self._socket
+        self._forget_connection()
         if connection is not None:
-            connection.transport.abort()
+            connection.leave()
         if self._reconnecting is not None:
             self._reconnecting.cancel()
         self.ledger.end(error)

@@ -14,26 +14,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import ssl as tls
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from rtclient.batch import Collector
-from rtclient.client import TIMEOUT_S, any_call
+from rtclient.buffer import BUFFER_DEFAULT, Overflow
+from rtclient.client import HEARTBEAT_S, TIMEOUT_S, any_call, link_maker
 from rtclient.commands import Nouns as BatchNouns
+from rtclient.credentials import Token
 from rtclient.errors import Closed, Timeout
+from rtclient.items import Gap, Item
 from rtclient.link import Link
 from rtclient.options import Position, Since
-from rtclient.results import Message
+from rtclient.results import Message, UserPresence
 from rtclient.runner import Runner
-from rtclient.subscription import BUFFER_DEFAULT, Gap
+from rtclient.states import BoardState, CounterState
 from rtclient.subscription import Subscription as Reader
-from rtclient.sync_commands import Caller, Channel, Nouns
-from rtclient.url import parse_url
+from rtclient.sync_commands import Board, Caller, Channel, Counter, Nouns, Presence
+from rtclient.watch import Watched, board_around, board_top, counter, presence, state_of
 
-__all__ = ["Batch", "Channels", "Client", "Subscription", "connect"]
+__all__ = [
+    "Batch",
+    "Boards",
+    "Channels",
+    "Client",
+    "Counters",
+    "Presences",
+    "Subscription",
+    "Watch",
+    "connect",
+]
+
+ItemT = TypeVar("ItemT")
+S = TypeVar("S")
 
 _CHUNK = 256  # messages fetched from the loop's thread at once
 
@@ -42,23 +58,30 @@ def connect(
     url: str | None = None,
     *,
     user: str | None = None,
-    token: str | None = None,
+    token: Token | None = None,
     role: str | None = None,
     name: str | None = None,
     timeout: float | None = TIMEOUT_S,
     retry_writes: bool = True,
     reconnect: bool = True,
+    heartbeat: float | None = HEARTBEAT_S,
+    ssl: tls.SSLContext | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Client:
-    """A connected client; see `rtclient.connect` for the parameters."""
-    hello = {"user": user, "token": token, "role": role, "client": name}
+    """A connected client; see `rtclient.connect` for the parameters. A token's function is called
+    in the client's own thread."""
+    hello = {"user": user, "role": role, "client": name}
     return Client(
-        functools.partial(
-            Link,
-            parse_url(url),
+        link_maker(
+            url,
             hello,
+            heartbeat,
+            token=token,
             timeout_s=timeout,
             retry_writes=retry_writes,
             reconnect=reconnect,
+            tls=ssl,
+            headers=headers,
         )
     )
 
@@ -67,16 +90,27 @@ class Client(Nouns):
     """A connected client: `rt.<noun>.<verb>(...)` for every command. Safe to share by threads."""
 
     channel: Channels
+    counter: Counters
+    board: Boards
+    presence: Presences
 
     def __init__(self, make_link: Callable[[], Link]) -> None:
-        self._runner = Runner(make_link)
-        super().__init__(self._runner.call)
-        self.channel = Channels(self._runner.call, self._runner)
+        self._runner = runner = Runner(make_link)
+        super().__init__(runner.call)
+        self.channel = Channels(runner.call, runner)
+        self.counter = Counters(runner.call, runner)
+        self.board = Boards(runner.call, runner)
+        self.presence = Presences(runner.call, runner)
 
     @property
     def connected(self) -> bool:
         """Whether there is a connection now; without one, calls wait for the next."""
         return self._runner.link.connected
+
+    @property
+    def session(self) -> str | None:
+        """The id of the session that connections go on with; good for HTTP, too."""
+        return self._runner.link.session
 
     def call(self, method: str, *args: Any, **named: Any) -> Any:
         """Any method by name, also one that this SDK does not know; the result is plain, as it
@@ -112,22 +146,99 @@ class Channels(Channel):
         super().__init__(call)
         self._runner = runner
 
+    @overload
     def subscribe(
-        self, channel: str, since: Since | None = None, *, buffer: int = BUFFER_DEFAULT
-    ) -> Subscription:
+        self,
+        channel: str,
+        since: Since | None = None,
+        *,
+        buffer: int = BUFFER_DEFAULT,
+        overflow: Overflow = "history",
+        presence: Literal[False] = False,
+    ) -> Subscription[Message | Gap]: ...
+
+    @overload
+    def subscribe(
+        self,
+        channel: str,
+        since: Since | None = None,
+        *,
+        buffer: int = BUFFER_DEFAULT,
+        overflow: Overflow = "history",
+        presence: bool,
+    ) -> Subscription[Item]: ...
+
+    def subscribe(
+        self,
+        channel: str,
+        since: Since | None = None,
+        *,
+        buffer: int = BUFFER_DEFAULT,
+        overflow: Overflow = "history",
+        presence: bool = False,
+    ) -> Subscription[Any]:
         """A reader of the channel: `with` it, then iterate. See `rtclient.client.Channels`."""
-        return Subscription(self._runner, channel, since, buffer)
+        reader: Reader[Any] = Reader(
+            self._runner.link.feeds, channel, since, buffer, overflow, presence=presence
+        )
+        return Subscription(self._runner, reader)
 
 
-class Subscription:
-    """Enter it with `with`, then iterate: messages, and a `Gap` where some are missing. For one
-    thread at a time."""
+class Counters(Counter):
+    """The commands `counter.*`, and watches."""
 
-    def __init__(self, runner: Runner, channel: str, since: Since | None, buffer: int) -> None:
+    __slots__ = ("_runner",)
+
+    def __init__(self, call: Caller, runner: Runner) -> None:
+        super().__init__(call)
         self._runner = runner
-        self._reader = Reader(runner.link.feeds, channel, since, buffer)
-        self._items: deque[tuple[Message | Gap, Position]] = deque()
-        self._position = self._reader.position
+
+    def watch(self, name: str) -> Watch[CounterState]:
+        """The counter's value now and whenever it changes: `with` it, then iterate."""
+        return Watch(self._runner, counter(name))
+
+
+class Boards(Board):
+    """The commands `board.*`, and watches."""
+
+    __slots__ = ("_runner",)
+
+    def __init__(self, call: Caller, runner: Runner) -> None:
+        super().__init__(call)
+        self._runner = runner
+
+    def watch_top(self, name: str, n: int = 10) -> Watch[BoardState]:
+        """The best n (1 to 1,000) now and whenever they change."""
+        return Watch(self._runner, board_top(name, n))
+
+    def watch_around(self, name: str, member: str, radius: int = 5) -> Watch[BoardState]:
+        """A member and `radius` places on each side, now and whenever they change."""
+        return Watch(self._runner, board_around(name, member, radius))
+
+
+class Presences(Presence):
+    """The commands `presence.*`, and watches."""
+
+    __slots__ = ("_runner",)
+
+    def __init__(self, call: Caller, runner: Runner) -> None:
+        super().__init__(call)
+        self._runner = runner
+
+    def watch(self, user: str) -> Watch[UserPresence]:
+        """Whether a user is here, and how, now and whenever it changes."""
+        return Watch(self._runner, presence(user))
+
+
+class Subscription(Generic[ItemT]):
+    """Enter it with `with`, then iterate: messages, and a `Gap` where some are missing; with
+    `presence`, also `Join` and `Leave`. For one thread at a time."""
+
+    def __init__(self, runner: Runner, reader: Reader[ItemT]) -> None:
+        self._runner = runner
+        self._reader = reader
+        self._items: deque[tuple[ItemT, Position]] = deque()
+        self._position = reader.position
 
     @property
     def channel(self) -> str:
@@ -143,7 +254,12 @@ class Subscription:
         """Where to read on after the last item handed out; good for `since`."""
         return self._position
 
-    def next(self, timeout: float | None = None) -> Message | Gap:
+    @property
+    def count(self) -> int | None:
+        """How many users are on the channel, as far as told; None without `presence`."""
+        return self._reader.count
+
+    def next(self, timeout: float | None = None) -> ItemT:
         """The next item. Raises Timeout when none comes within so many seconds, and StopIteration
         at the end."""
         if not self._items:
@@ -154,7 +270,7 @@ class Subscription:
         item, self._position = self._items.popleft()
         return item
 
-    async def _chunk(self, timeout: float | None) -> list[tuple[Message | Gap, Position]]:
+    async def _chunk(self, timeout: float | None) -> list[tuple[ItemT, Position]]:
         """Some of what is buffered (in the loop's thread)."""
         reader = self._reader
         try:
@@ -164,13 +280,13 @@ class Subscription:
             raise Timeout(f"nothing came on {self.channel!r} within {timeout} s") from None
         return [(reader.take(), reader.position) for _ in range(min(_CHUNK, reader.buffered))]
 
-    def __iter__(self) -> Iterator[Message | Gap]:
+    def __iter__(self) -> Iterator[ItemT]:
         return self
 
-    def __next__(self) -> Message | Gap:
+    def __next__(self) -> ItemT:
         return self.next()
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Subscription[ItemT]:
         self._runner.run(self._reader.__aenter__())
         self._position = self._reader.position
         return self
@@ -183,6 +299,45 @@ class Subscription:
     ) -> None:
         with contextlib.suppress(Closed):
             self._runner.run(self._reader.__aexit__(kind, error, trace))
+
+
+class Watch(Generic[S]):
+    """Enter it with `with`, then iterate: whole states, the newest there is. For one thread at a
+    time. See `rtclient.watch.Watch`."""
+
+    def __init__(self, runner: Runner, thing: Watched[S]) -> None:
+        self._thing = thing
+        reader: Reader[Message | Gap] = Reader(
+            runner.link.feeds, thing.channel, None, 1, "conflate"
+        )
+        self._reader = Subscription(runner, reader)
+
+    @property
+    def channel(self) -> str:
+        """What it subscribes to."""
+        return self._thing.channel
+
+    def next(self, timeout: float | None = None) -> S:
+        """The next state. Raises Timeout when none comes within so many seconds."""
+        return state_of(self._thing, self._reader.next(timeout))
+
+    def __iter__(self) -> Iterator[S]:
+        return self
+
+    def __next__(self) -> S:
+        return self.next()
+
+    def __enter__(self) -> Watch[S]:
+        self._reader.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._reader.__exit__(kind, error, trace)
 
 
 class Batch(BatchNouns):

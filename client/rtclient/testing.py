@@ -43,7 +43,8 @@ _LISTENING: Final = re.compile(r"listening on (rt://\S+)")
 class RtServer:
     """One server process on one data directory.
 
-    url: where it listens, the same after a restart. data: its directory. pid: of the process.
+    url: where it listens, the same after a restart. ws_url: the same by WebSocket. data: its
+    directory. pid: of the process.
     """
 
     def __init__(self, data: Path, *, manual_clock: bool = True) -> None:
@@ -52,6 +53,10 @@ class RtServer:
         self._manual_clock = manual_clock
         self._log = data.with_name(f"{data.name}.log")
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws{self.url.removeprefix('rt')}"
 
     @property
     def pid(self) -> int:

@@ -38,12 +38,15 @@ POSITIONS = Shape("PublishedMany", items="[Published]")
 MESSAGE = Shape("Message", offset="int", data="data", at="int", key="text?", sender="text?")
 SUBSCRIBED = Shape(
     "Subscribed",
-    epoch="text",
-    offset="int",
-    recovered="bool",
-    messages="[Message]",
-    state="data?",
-    presence="PresenceCount?",
+    **{
+        "class": "text",
+        "epoch": "text",
+        "offset": "int",
+        "recovered": "bool",
+        "messages": "[Message]",
+        "state": "data?",
+        "presence": "PresenceCount?",
+    },
 )
 PRESENT_COUNT = Shape("PresenceCount", count="int")
 PRESENT = Shape("Present", user="text", devices="int", since="int")
@@ -115,12 +118,13 @@ def publish(store: Store, ctx: Context, channel: str, data: Any, key: str | None
     returns=POSITIONS,
     items="items",
     right="anonymous",
+    access="publish",
     summary="Publishes many messages in order; a failed item is {error} in its place.",
 )
 def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]:
     def one(item: Any) -> dict[str, Any]:
         channel, data, key = _PUBLICATION.read(item)
-        ctx.need_access("publish", "channel.publish_many", channel)
+        ctx.need_access("publish", "channel.publish", channel)
         offset, epoch = store.channels.publish(ctx.now, channel, pack(data), key, ctx.user)
         return {"offset": offset, "epoch": epoch}
 
@@ -160,10 +164,8 @@ def subscribe_within(
     ctx: Context, name: str, since: Any, bytes_max: int, *, presence: bool = False
 ) -> dict[str, Any]:
     """Subscribes the caller; the messages of the reply are at most so many bytes."""
-    ctx.need_access("subscribe", "channel.subscribe", name)
+    _check_rights(ctx, name, presence=presence)
     ctx.host.blocks.check(ctx.user, name, ctx.now)
-    if presence:
-        ctx.need_access("presence", "channel.presence", name)
     connection = ctx.connection
     _check_room(ctx, name)
     if name.startswith("$"):
@@ -172,6 +174,22 @@ def subscribe_within(
         return ctx.router.listen(connection, name, presence=presence)
     channel = ctx.host.open_channel(name)
     return ctx.router.subscribe(connection, channel, since, bytes_max, presence=presence)
+
+
+def _check_rights(ctx: Context, name: str, *, presence: bool) -> None:
+    ctx.need_access("subscribe", "channel.subscribe", name)
+    if presence:
+        ctx.need_access("presence", "channel.presence", name)
+
+
+def drop_forbidden(ctx: Context) -> None:
+    """Ends the subscriptions that the caller, who may do less than before, may not have now."""
+    connection = ctx.connection
+    for name, subscription in list(connection.subscriptions.items()):
+        try:
+            _check_rights(ctx, name, presence=subscription.presence)
+        except RtError as error:
+            ctx.router.dismiss(connection, name, error.kind, error.message)
 
 
 def _check_hears(ctx: Context) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from rtserver.commands.rights import Rights
 from rtserver.commands.table import ROLES, Access
+from rtserver.errors import UNAUTHENTICATED, RtError
 from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
@@ -22,6 +23,8 @@ from rtserver.session.sessions import Sessions
 from rtserver.state.channels import Channel
 
 __all__ = ["Context", "Host"]
+
+_ANONYMOUS_RANK = ROLES["anonymous"]
 
 
 class Host(Protocol):
@@ -50,6 +53,9 @@ class Host(Protocol):
     def identify(self, token: str) -> Identity:
         """Who shows this token. Raises RtError."""
 
+    def act_as(self, connection: Connection, identity: Identity) -> None:
+        """From now on the connection acts for this party."""
+
     def kick(self, user: str, channel: str | None, block_ms: int) -> int:
         """Sends a user away; how many connections or subscriptions that ended."""
 
@@ -77,6 +83,7 @@ class Context:
         "replaying",
         "role",
         "seed",
+        "service",
         "unlogged",
         "user",
     )
@@ -85,6 +92,7 @@ class Context:
         self.now = 0  # ms since 1970 UTC; one reading a turn
         self.user: str | None = None
         self.address: str | None = None
+        self.service: str | None = None  # the back end that calls
         self.role = ROLES["internal"]
         self.replaying = False
         self.seed = b""  # chance of this turn, logged with its block
@@ -110,10 +118,20 @@ class Context:
         """The record holds these arguments: only what was really applied."""
         self.effect = list(args)
 
+    def need_proof(self, rank: int, what: str) -> None:
+        """Raises RtError where it must be known who calls, and is not."""
+        if rank == _ANONYMOUS_RANK and self.host.must_prove:
+            raise RtError(
+                UNAUTHENTICATED,
+                f"{what} needs to know who is there: show a token with server.hello, or over HTTP"
+                " as Authorization: Bearer",
+            )
+
     def need_access(self, access: Access, command: str, channel: str) -> None:
         """Raises RtError forbidden where the caller may not do that on the channel, of which the
         table knows nothing because it is one among many. Not checked on replay."""
         if not self.replaying:
+            self.need_proof(self.role, command)
             assert self._rights is not None, "only replay has no rights"
             self._rights.check_access(access, command, channel, self.role, self.user)
 
@@ -128,6 +146,7 @@ class Context:
         """The caller of the next command."""
         self.caller = connection
         self.user = connection.user
+        self.service = connection.service
         self.address = connection.address
         self.role = connection.rank
 

@@ -22,9 +22,11 @@ from rtserver.commands.journal import (
     META_DRAWS,
     META_KEY,
     META_RESULT,
+    META_SERVICE,
     META_SOURCE,
     META_USER,
     new_journal,
+    scope_of,
 )
 from rtserver.commands.options import Options, parse_options
 from rtserver.commands.rights import Rights
@@ -145,6 +147,8 @@ class Dispatcher:
             if command is None or command.rank == _INTERNAL_RANK:
                 cost = _UNKNOWN_COST
                 raise self._unknown(method)
+            if not command.unproven:
+                self.ctx.need_proof(connection.rank, method)
             options = parse_options(raw_options) if raw_options else None
             args = command.bind(params)
             if connection.rank < _ADMIN_RANK:
@@ -208,12 +212,12 @@ class Dispatcher:
         """An internal command, logged like any other, also within another command. `size`: bytes
         of its arguments, where they are many."""
         ctx = self.ctx
-        outer = (ctx.user, ctx.address, ctx.role)
-        ctx.user, ctx.address, ctx.role = None, None, _INTERNAL_RANK
+        outer = (ctx.user, ctx.service, ctx.address, ctx.role)
+        ctx.user, ctx.service, ctx.address, ctx.role = None, None, None, _INTERNAL_RANK
         try:
             return self._write(self._table[method], args, size, "logged", None)
         finally:
-            ctx.user, ctx.address, ctx.role = outer
+            ctx.user, ctx.service, ctx.address, ctx.role = outer
 
     # --- writes ---
 
@@ -261,6 +265,8 @@ class Dispatcher:
         ctx = self.ctx
         if ctx.user is not None:
             meta[META_USER] = ctx.user
+        if ctx.service is not None:
+            meta[META_SERVICE] = ctx.service
         if ctx.address is not None:
             meta[META_ADDRESS] = ctx.address
         if ctx.draws != drawn:
@@ -288,7 +294,7 @@ class Dispatcher:
         if options.as_user is not None or options.address is not None:
             _act_for(ctx, options)
         answers = self._store.answers
-        scope = ctx.user or ""
+        scope = scope_of(ctx.user, ctx.service)
         key = options.idempotency_key
         meta: dict[str, Any] = {}
         if key is not None:

@@ -20,6 +20,7 @@ __all__ = [
     "META_DRAWS",
     "META_KEY",
     "META_RESULT",
+    "META_SERVICE",
     "META_SOURCE",
     "META_USER",
     "SUM_BYTES",
@@ -28,10 +29,12 @@ __all__ = [
     "Journal",
     "new_journal",
     "packed_record",
+    "scope_of",
     "touches",
 ]
 
 META_USER: Final = "u"  # who acted
+META_SERVICE: Final = "v"  # by which back end
 META_ADDRESS: Final = "a"  # from where
 META_KEY: Final = "k"  # idempotency key
 META_CALL: Final = "c"  # fingerprint of the call under that key
@@ -93,6 +96,12 @@ def touches(tally: Tally, command: Command, args: list[Any]) -> bool:
     it. A command without a key may touch any."""
     place = command.key_place
     return place is None or (command.noun == "counter" and tally.noted(args[place]))
+
+
+def scope_of(user: str | None, service: str | None) -> str:
+    """Whose idempotency keys are meant. A name has no spaces, so no user is taken for a back end;
+    callers without either share one scope."""
+    return user or ("" if service is None else f"service {service}")
 
 
 def packed_record(command: Command, args: list[Any], meta: dict[str, Any] | None) -> bytes:

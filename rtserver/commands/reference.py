@@ -105,12 +105,13 @@ def _shape_section() -> str:
 def _error_section() -> str:
     lines = [
         "### Errors\n",
-        "| code | name | retryable | what to do |",
-        "| --- | --- | --- | --- |",
+        "| code | name | HTTP | retryable | what to do |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for kind in sorted(ERRORS.values(), key=lambda kind: kind.code):
         retryable = "yes" if kind.retryable else "no"
-        lines.append(f"| {kind.code} | `{kind.name}` | {retryable} | {kind.advice} |")
+        cells = (str(kind.code), f"`{kind.name}`", str(kind.status), retryable, kind.advice)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 

@@ -16,8 +16,10 @@ from rtserver.commands.journal import (
     META_DRAWS,
     META_KEY,
     META_RESULT,
+    META_SERVICE,
     META_SOURCE,
     META_USER,
+    scope_of,
 )
 from rtserver.commands.table import Command
 from rtserver.compiled import twin
@@ -94,7 +96,8 @@ class Replay:
         key = meta.get(META_KEY)
         if key is not None:
             packed = meta.get(META_RESULT) or pack(result)
-            answers.remember(now, meta.get(META_USER) or "", key, meta[META_CALL], packed)
+            scope = scope_of(meta.get(META_USER), meta.get(META_SERVICE))
+            answers.remember(now, scope, key, meta[META_CALL], packed)
         source = meta.get(META_SOURCE)
         if source is not None:
             answers.advance_source(source)

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from rtserver import PROTOCOL_VERSION
-from rtserver.commands.channel import follow
+from rtserver.commands.channel import drop_forbidden, follow
 from rtserver.commands.context import Context
 from rtserver.commands.kinds import (
     NAME,
@@ -75,6 +75,7 @@ _ROLES_BY_RANK = {rank: role for role, rank in ROLES.items()}
     returns=HELLO,
     cost=10,
     right="anonymous",
+    unproven=True,
     summary="Says who is there, negotiates version and heartbeat, resumes channels by position.",
 )
 def hello(
@@ -117,7 +118,7 @@ def hello(
 def _introduce(ctx: Context, token: str | None, user: str | None, role: str | None) -> None:
     """Decides for whom the connection acts from now on. Raises RtError, and nothing changed."""
     host = ctx.host
-    identity = ctx.connection.identity if token is None else host.identify(token)
+    identity = ctx.connection.identity if token is None else _shown(ctx, token)
     if identity.rank == ROLES["anonymous"] and host.must_prove:
         raise RtError(UNAUTHENTICATED, "token is missing: this server wants to know who is there")
     if role is not None:
@@ -135,10 +136,26 @@ def _introduce(ctx: Context, token: str | None, user: str | None, role: str | No
     _act_as(ctx, identity)
 
 
+def _shown(ctx: Context, token: str) -> Identity:
+    """Whose token it is; a connection that acts for somebody goes on for that party only."""
+    identity = ctx.host.identify(token)
+    present = ctx.connection.identity
+    if present.is_somebody and present.party != identity.party:
+        raise RtError(
+            CONFLICT,
+            f"the token is of {identity.party}, this connection acts for {present.party}: open"
+            " another one",
+        )
+    return identity
+
+
 def _act_as(ctx: Context, identity: Identity) -> None:
-    ctx.connection.identify(identity)
-    ctx.router.presence.identified(ctx.connection)
-    ctx.enter(ctx.connection)
+    connection = ctx.connection
+    may_less = identity.rank < connection.rank
+    ctx.host.act_as(connection, identity)
+    ctx.enter(connection)
+    if may_less:
+        drop_forbidden(ctx)
 
 
 def _resume(ctx: Context, session: str | None) -> Mapping[str, Place] | None:
@@ -151,8 +168,6 @@ def _resume(ctx: Context, session: str | None) -> Mapping[str, Place] | None:
             return places
     if connection.session is None:
         sessions.open(connection, ctx.now)
-    else:
-        sessions.renew(connection)
     return None
 
 
@@ -192,21 +207,13 @@ def _check_count(positions: dict[str, Any] | None, bound: int) -> None:
     returns=IDENTITY,
     cost=10,
     right="anonymous",
+    unproven=True,
     summary="Shows a fresh token of the same user before the last one expires.",
 )
 def auth(_store: Store, ctx: Context, token: str) -> dict[str, Any]:
-    host = ctx.host
-    identity = host.identify(token)
-    present = ctx.connection.identity
-    if present.rank > ROLES["anonymous"] and present.party != identity.party:
-        raise RtError(
-            CONFLICT,
-            f"the token is of {identity.party}, this connection acts for {present.party}: open"
-            " another one",
-        )
-    host.blocks.check(identity.user, None, ctx.now)
+    identity = _shown(ctx, token)
+    ctx.host.blocks.check(identity.user, None, ctx.now)
     _act_as(ctx, identity)
-    host.sessions.renew(ctx.connection)
     return {
         "user": identity.user,
         "role": _ROLES_BY_RANK[identity.rank],
@@ -239,6 +246,7 @@ def kick(
     params=[],
     returns=PONG,
     right="anonymous",
+    unproven=True,
     summary="Answers at once with the server's time.",
 )
 def ping(_store: Store, ctx: Context) -> dict[str, int]:
@@ -275,6 +283,7 @@ def stats(_store: Store, ctx: Context) -> dict[str, Any]:
     params=[],
     returns=TIME,
     right="anonymous",
+    unproven=True,
     summary="The server's time and how far the system's wall clock is ahead of it.",
 )
 def time(_store: Store, ctx: Context) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Command:
     each record; `older` holds the handlers of earlier versions for replay. coalesce: for writes
     that may be summed up with others of the turn instead of being logged one by one. access: which
     right of its namespace opens the channel that is named (commands.rights); `right` is then what
-    anybody needs.
+    anybody needs. unproven: may be called before it is known who calls, where that must be known.
     """
 
     __slots__ = (
@@ -87,6 +87,7 @@ class Command:
         "returns",
         "right",
         "summary",
+        "unproven",
         "version",
     )
 
@@ -109,6 +110,7 @@ class Command:
         older: Mapping[int, Handler] | None = None,
         coalesce: Coalesce | None = None,
         offloaded: bool = False,
+        unproven: bool = False,
     ) -> None:
         self.name = name
         self.noun = name.partition(".")[0]
@@ -127,6 +129,7 @@ class Command:
         self.older = dict(older or {})
         self.coalesce = coalesce
         self.offloaded = offloaded
+        self.unproven = unproven
         self._places = {param.name: place for place, param in enumerate(self.params)}
         self._checks = tuple(param.kind.check for param in self.params)
         self._defaults = [param.default for param in self.params]

@@ -54,7 +54,9 @@ async def play(rt: rtclient.Client, flights: list[Flight], tell: Callable[[int],
     return Played(seconds, updates, followed, heard)
 
 
-async def _listen(departures: rtclient.Subscription, expected: int) -> int:
+async def _listen(
+    departures: rtclient.Subscription[rtclient.Message | rtclient.Gap], expected: int
+) -> int:
     """How many departures came, in order and without a gap; ends with the expected one."""
     heard = 0
     async for departure in departures:

@@ -14,11 +14,13 @@ import click
 
 import rtclient
 from rtserver.demo.flights import BUNDLED, Flight, Recount, read_flights
+from rtserver.demo.live import play_live
 from rtserver.demo.play import BOARD_CARRIERS, BOARD_DELAYS, Played, check, clear, play
 
-__all__ = ["run_demo"]
+__all__ = ["PAGES", "run_demo"]
 
 _LISTENING = re.compile(rb"listening on (rt://\S+)")
+PAGES = Path(__file__).with_name("pages")
 _TOP = 5
 
 
@@ -30,7 +32,7 @@ async def run_demo(file: Path | None, data: Path | None, listen: str, *, leave: 
         async with _server(directory, listen) as url:
             code = await _show(url, flights)
             if not leave:
-                await _stay(url)
+                await _stay(url, flights)
     return code
 
 
@@ -39,7 +41,7 @@ async def _server(directory: str, listen: str) -> AsyncIterator[str]:
     """A server process on the directory, ended with the block; its URL."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "rtserver", "serve", "--dev"),
-        *("--listen", listen, "--data", directory),
+        *("--listen", listen, "--data", directory, "--pages", str(PAGES)),
         stderr=asyncio.subprocess.PIPE,
     )
     assert child.stderr is not None, "it was asked for"
@@ -105,8 +107,10 @@ def _print_throughput(played: Played, flights: int) -> None:
     )
 
 
-async def _stay(url: str) -> None:
+async def _stay(url: str, flights: list[Flight]) -> None:
     host, port = url.removeprefix("rt://").rsplit(":", 1)
-    click.echo(f"\nthe server stays up (Ctrl+C ends it). Try: nc {host} {port}")
+    click.echo(f"\nthe server stays up and plays on (Ctrl+C ends it): http://{host}:{port}/")
+    click.echo(f"or try: nc {host} {port}")
     click.echo(f"  board.top {BOARD_DELAYS} 3\n  counter.get flights:airport:JFK\n  help")
-    await asyncio.Event().wait()
+    async with rtclient.connect(url, user="tower") as rt:
+        await play_live(rt, flights)

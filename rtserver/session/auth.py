@@ -20,7 +20,7 @@ from rtserver.config import AuthConfig, ConfigError
 from rtserver.errors import TOKEN_EXPIRED, UNAUTHENTICATED, RtError
 from rtserver.session.identity import RANKS, Identity
 from rtserver.session.keys import Key, load_keys
-from rtserver.wire.names import is_name
+from rtserver.wire.names import NAME_RULE, is_name
 
 __all__ = ["Authority", "secret_hash"]
 
@@ -28,11 +28,20 @@ _TOKEN_BYTES_MAX = 8 * 1024
 _SERVICE_PREFIX = "key:"
 _DEVELOPER = Identity(RANKS["admin"])
 _ANONYMOUS = Identity(RANKS["anonymous"])
+_KIDS_SHOWN = 5
+# What strange bytes lead to in the libraries below; deep nesting is the last.
+_UNREADABLE = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
+
+Note = Callable[[str], None]  # hears of each check that a token passed
+
+
+def _unheard(_passed: str) -> None: ...
 
 
 def secret_hash(secret: str) -> str:
     """How the secret of a back end is kept in the configuration."""
-    return f"sha256:{hashlib.sha256(secret.encode('utf-8')).hexdigest()}"
+    # Half a character (a surrogate) has no bytes: what was typed or sent so matches no secret.
+    return f"sha256:{hashlib.sha256(secret.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 class Authority:
@@ -62,20 +71,17 @@ class Authority:
         return not self.dev and not self.config.anonymous
 
     def reload(self) -> str | None:
-        """Reads the keys anew; what was read. Raises ConfigError, and the keys in force stay."""
+        """Reads the keys anew; what was read. Raises ConfigError, and the keys in force stay. A
+        connection keeps what it has proved until that expires."""
         if self.config.keys is None:
             return None
         self._keys = load_keys(Path(self.config.keys))
-        return f"the keys {self.config.keys}"
+        return f"{len(self._keys)} keys of {self.config.keys}"
 
     def identify(self, token: str | None, session: str | None, now: int) -> Identity:
         """Who shows this token, or else this session, or nothing. Raises RtError."""
         if token is not None:
-            return (
-                self._service(token)
-                if token.startswith(_SERVICE_PREFIX)
-                else self._user(token, now)
-            )
+            return self.prove(token, now)
         if session is None:
             return self.default
         found = self.find_session(session, now)
@@ -87,9 +93,15 @@ class Authority:
         check_time(found, now, self.config.leeway_ms)
         return found
 
+    def prove(self, token: str, now: int, note: Note = _unheard) -> Identity:
+        """Who shows this token. Raises RtError that says which check failed."""
+        if token.startswith(_SERVICE_PREFIX):
+            return self._service(token, note)
+        return self._user(token, now, note)
+
     # --- secrets of back ends ---
 
-    def _service(self, token: str) -> Identity:
+    def _service(self, token: str, note: Note) -> Identity:
         name, colon, secret = token.removeprefix(_SERVICE_PREFIX).partition(":")
         if not colon:
             raise RtError(UNAUTHENTICATED, "a service shows key:NAME:SECRET")
@@ -99,37 +111,54 @@ class Authority:
         matches = hmac.compare_digest(shown, shown[::-1] if known is None else known.hash)
         if known is None or not matches:
             raise RtError(UNAUTHENTICATED, f"the secret is not the one of a service {name[:64]!r}")
+        note(f"its secret is the one of the service {name!r}, whose role is {known.role}")
         return Identity(RANKS[known.role], service=name)
 
     # --- tokens ---
 
-    def _user(self, token: str, now: int) -> Identity:
+    def _user(self, token: str, now: int, note: Note) -> Identity:
         if not self._keys:
             raise RtError(UNAUTHENTICATED, "auth.keys is not configured, so no token is valid")
         if len(token) > _TOKEN_BYTES_MAX:
             raise _refused(f"it has {len(token)} characters, at most {_TOKEN_BYTES_MAX}")
+        if not token.isascii():
+            raise _refused("it has characters that no token has")
         key = self._key_of(token)
+        note(f"its kid is {key.kid!r}, a key here, and its alg {key.alg} is the one of that key")
         claims = self._claims(token, key)
+        note(f"key {key.kid} signed it{self._meant()}")
         user, role = _user_in(claims), _role_in(claims, key)
+        note(f"its sub is {user!r}; its role is {role}, key {key.kid} gives at most {key.role}")
         expires_at = self._check_times(claims, now)
+        note(f"it ends in {(expires_at - now) / 1_000:,.0f} s")
         return Identity(RANKS[role], user=user, expires_at=expires_at)
 
     def _key_of(self, token: str) -> Key:
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError as error:
+        except _UNREADABLE as error:
             raise _refused(f"it cannot be read: {error}") from None
         kid, alg = header.get("kid"), header.get("alg")
         if kid is None and len(self._keys) == 1:
             kid = next(iter(self._keys))
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
-            raise _refused(f"its kid is {_brief(kid)}, expected one of {', '.join(self._keys)}")
+            raise _refused(f"its kid is {_brief(kid)}, expected one of {self._kids()}")
         if alg != key.alg:
             raise _refused(f"its alg is {_brief(alg)}, key {key.kid} is for {key.alg}")
         if "crit" in header:
             raise _refused(f"it needs extensions (crit {_brief(header['crit'])}); here are none")
         return key
+
+    def _kids(self) -> str:
+        more = ", ..." if len(self._keys) > _KIDS_SHOWN else ""
+        return ", ".join(list(self._keys)[:_KIDS_SHOWN]) + more
+
+    def _meant(self) -> str:
+        """What else the signature was checked with."""
+        config = self.config
+        issuer = "" if config.issuer is None else f", its iss is {config.issuer!r}"
+        return issuer + ("" if config.audience is None else f", its aud has {config.audience!r}")
 
     def _claims(self, token: str, key: Key) -> dict[str, Any]:
         """The claims of a token that the key signed, for us. Times are checked elsewhere."""
@@ -137,7 +166,7 @@ class Authority:
         try:
             return jwt.decode(
                 token,
-                key.key,
+                key.verifier,
                 algorithms=[key.alg],
                 audience=config.audience,
                 issuer=config.issuer,
@@ -152,7 +181,7 @@ class Authority:
             )
         except jwt.InvalidSignatureError:
             raise _refused(f"key {key.kid} did not sign it") from None
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except _UNREADABLE as error:
             raise _refused(str(error)) from None
 
     def _check_times(self, claims: dict[str, Any], now: int) -> int:
@@ -161,9 +190,10 @@ class Authority:
             raise _refused("it has no exp: a token must end")
         leeway = self.config.leeway_ms
         check_time(Identity(0, expires_at=expires_at), now, leeway)
-        starts_at = _time_in(claims, "nbf")
-        if starts_at is not None and now + leeway < starts_at:
-            raise _refused(f"it is valid in {starts_at - now} ms (nbf), not yet")
+        for name in ("nbf", "iat"):
+            starts_at = _time_in(claims, name)
+            if starts_at is not None and now + leeway < starts_at:
+                raise _refused(f"its {name} is {starts_at - now} ms from now: it is not valid yet")
         return expires_at
 
     def is_over(self, expires_at: int | None, now: int) -> bool:
@@ -219,8 +249,12 @@ def is_configured(config: AuthConfig) -> bool:
 
 
 def check_config(config: AuthConfig) -> None:
-    """Raises ConfigError for hashes of secrets that no secret has."""
+    """Raises ConfigError for names that no token can say and hashes that no secret has."""
     for name, service in config.services.items():
+        if not is_name(name) or ":" in name:
+            raise ConfigError(
+                f"auth.services has the name {name!r}, expected {NAME_RULE}, nor colons"
+            )
         kind, _, digest = service.hash.partition(":")
         if kind != "sha256" or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
             raise ConfigError(

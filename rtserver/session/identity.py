@@ -28,6 +28,10 @@ class Identity(NamedTuple):
     service: str | None = None
 
     @property
+    def is_somebody(self) -> bool:
+        return self.user is not None or self.service is not None
+
+    @property
     def party(self) -> str:
         """Who it is, for comparing and for people."""
         if self.service is not None:

@@ -18,17 +18,20 @@ from rtserver.config import ConfigError, Role
 __all__ = ["ALGORITHMS", "Key", "load_keys"]
 
 ALGORITHMS = ("HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA")
-_SECRET_BYTES_MIN = 32  # RFC 7518 section 3.2
+_SECRET_BYTES_MIN = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 section 3.2
+_RSA_BITS_MIN = 2_048  # RFC 7518 section 3.3
 _FILE_BYTES_MAX = 1024 * 1024
 _ROLES = get_args(Role)
 
 
 class Key(NamedTuple):
-    """One key: what it is called, its algorithm, the key itself, the most its tokens may give."""
+    """One key: what it is called, its algorithm, the key as the file has it (a private one signs
+    tokens), what checks them (a secret, or the public half), the most its tokens may give."""
 
     kid: str
     alg: str
     key: Any
+    verifier: Any
     role: str
 
 
@@ -72,9 +75,16 @@ def _key(jwk: Any) -> Key:
         made = jwt.PyJWK(jwk, algorithm=alg).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"({kid}) cannot be used with {alg}: {error}{_hint(alg)}") from None
-    if isinstance(made, bytes) and len(made) < _SECRET_BYTES_MIN:
-        raise ValueError(f"({kid}) has {len(made)} bytes, expected at least {_SECRET_BYTES_MIN}")
-    return Key(kid, alg, made, role)
+    if isinstance(made, bytes):
+        if len(made) < _SECRET_BYTES_MIN[alg]:
+            raise ValueError(
+                f"({kid}) has {len(made)} bytes, expected at least {_SECRET_BYTES_MIN[alg]}"
+            )
+        return Key(kid, alg, made, made, role)
+    if alg == "RS256" and made.key_size < _RSA_BITS_MIN:
+        raise ValueError(f"({kid}) has {made.key_size} bits, expected at least {_RSA_BITS_MIN}")
+    public = made.public_key() if hasattr(made, "public_key") else made
+    return Key(kid, alg, made, public, role)
 
 
 def _hint(alg: str) -> str:

@@ -4,8 +4,8 @@ The entrance for those who see connections come and go (the hub, the router, hel
 commands that ask. It remembers on each connection as whom it was counted, so that a user who
 becomes known later, or another one, is moved with all her subscriptions. All of it is volatile:
 after a restart it is empty, those who come back are listed and counted at once, and nobody is told
-of joins for one grace period; then all of them at once, folded. The turn calls `expire` before its
-block and `flush` after it. Watched things (`$...`) and HTTP calls are no place to be.
+of joins for one grace period; then all of them at once, folded. The turn calls `expire` at its
+start and `flush` after its block. Watched things (`$...`) and HTTP calls are no place to be.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WATCHED = "$"
 
 
 class Presence:
-    """Everybody who is here. `now` is the time of the turn, set at its start."""
+    """Everybody who is here. `now` is the time of the turn."""
 
     __slots__ = ("_limits", "_rooms", "_teller", "_told_versions", "now", "people")
 
@@ -98,7 +98,7 @@ class Presence:
     # --- a turn ---
 
     def expire(self, now: int) -> None:
-        """Ends what is past its grace period, a slice of it."""
+        """A turn begins: ends a slice of what is past its grace period."""
         self.now = now
         self._rooms.expire(now, self._limits.presence_per_turn)
         self.people.expire(now, self._limits.presence_per_turn)

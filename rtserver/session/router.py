@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from rtserver.errors import CLOSE_SLOW
+from rtserver.config import ChannelKind
+from rtserver.errors import CLOSE_SLOW, CloseKind, ErrorKind
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Subscription
 from rtserver.session.held import Held
@@ -179,11 +180,11 @@ class Router:
             position = subscription.position
             if not subscription.live or (numbered and last <= position):
                 continue
-            if connection.congested:
-                self._overflow(subscription, part)
-                continue
             form = connection.form
             if connection.stamp is not None or position >= first:
+                if connection.congested:
+                    self._overflow(subscription, part)
+                    continue
                 each = pieces.get(form)
                 if each is None:
                     each = pieces[form] = [encode_message(form, message) for message in part]
@@ -192,9 +193,10 @@ class Router:
             data = encoded.get(form)
             if data is None:
                 data = encoded[form] = _encode(form, part)
-            connection.send(data)
-            connection.pending_messages += number
-            delivered += number
+            if connection.deliver(data, number):
+                delivered += number
+            else:
+                self._overflow(subscription, part)
         self._metrics.deliveries += delivered
 
     # --- readers who are behind ---
@@ -325,7 +327,8 @@ class Router:
         subscription = self._enter(connection, channel.name, position, presence)
         if position < released:
             self._fall_behind(subscription, position)
-        reply = _reply(epoch, position, recovered=recovered, messages=messages)
+        kind: ChannelKind = "latest" if channel.latest else "must"
+        reply = _reply(kind, epoch, position, recovered=recovered, messages=messages)
         return self._with_presence(subscription, reply)
 
     def listen(
@@ -333,7 +336,7 @@ class Router:
     ) -> dict[str, Any]:
         """The subscribe reply of a transient channel, of which nothing is kept."""
         subscription = self._enter(connection, channel, _UNNUMBERED_POSITION, presence)
-        return self._with_presence(subscription, _reply("", UNNUMBERED))
+        return self._with_presence(subscription, _reply("transient", "", UNNUMBERED))
 
     def _with_presence(self, subscription: Subscription, reply: dict[str, Any]) -> dict[str, Any]:
         if subscription.presence:
@@ -345,7 +348,7 @@ class Router:
         watch = self.watches.open(name, now)
         version, state = watch.told(held=name in self._held)
         self._enter(connection, name, version, presence=False)
-        return {**_reply(self.watches.epoch, version), "state": state}
+        return {**_reply("latest", self.watches.epoch, version), "state": state}
 
     def _enter(
         self, connection: Connection, channel: str, position: int, presence: bool
@@ -397,6 +400,16 @@ class Router:
             name: Place(positions.get(name), subscription.presence)
             for name, subscription in connection.subscriptions.items()
         }
+
+    def dismiss(
+        self, connection: Connection, channel: str, kind: ErrorKind | CloseKind, message: str
+    ) -> bool:
+        """Ends a subscription and says why; False where there is none."""
+        if not self.unsubscribe(connection, channel):
+            return False
+        why = {"code": kind.code, "name": kind.name, "message": message}
+        connection.push("unsubscribed", {"channel": channel, **why})
+        return True
 
     def leave(self, connection: Connection) -> None:
         """The connection is gone."""
@@ -453,6 +466,7 @@ def _takes_more(connection: Connection) -> bool:
 
 
 def _reply(
+    kind: ChannelKind,
     epoch: str,
     offset: int,
     *,
@@ -460,6 +474,7 @@ def _reply(
     messages: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     return {
+        "class": kind,
         "epoch": epoch,
         "offset": offset,
         "recovered": recovered,

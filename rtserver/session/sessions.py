@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from rtserver.errors import CLOSE_REPLACED
 from rtserver.limits import Limits
+from rtserver.session.by_user import ByUser
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 
@@ -48,7 +49,7 @@ class Sessions:
     """All sessions of the process. `leave` ends the subscriptions of a replaced connection,
     `places` tells what a connection is subscribed to."""
 
-    __slots__ = ("_detached", "_leave", "_limits", "_places", "_sessions", "resumed")
+    __slots__ = ("_detached", "_leave", "_limits", "_of_user", "_places", "_sessions", "resumed")
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Sessions:
         self._leave = leave
         self._sessions: dict[str, Session] = {}
         self._detached: OrderedDict[str, Session] = OrderedDict()  # by when they end
+        self._of_user: ByUser[Session] = ByUser()  # of these
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -114,7 +116,8 @@ class Sessions:
             self._leave(older)
             older.close(CLOSE_REPLACED, "another connection resumed this session")
         self.resumed += 1
-        self._detached.pop(session_id, None)
+        if self._detached.pop(session_id, None) is not None:
+            self._of_user.discard(session.identity.user, session)
         places, session.places = session.places, {}
         session.identity = identity
         session.connection = connection
@@ -141,7 +144,7 @@ class Sessions:
 
     def end(self, user: str) -> None:
         """Forgets the sessions of a user who was sent away and has no connection."""
-        for session in [one for one in self._detached.values() if one.identity.user == user]:
+        for session in self._of_user.of(user):
             self._forget(session)
 
     def look_after(self, now: int) -> None:
@@ -156,6 +159,7 @@ class Sessions:
         session.ends_at = now + self._limits.session_window_ms
         self._detached[session.id] = session
         self._detached.move_to_end(session.id)
+        self._of_user.add(session.identity.user, session)
         if len(self._detached) > self._limits.sessions_detached_max:
             self._forget(next(iter(self._detached.values())))
 
@@ -165,3 +169,4 @@ class Sessions:
     def _forget(self, session: Session) -> None:
         del self._detached[session.id]
         del self._sessions[session.id]
+        self._of_user.discard(session.identity.user, session)

@@ -76,16 +76,15 @@ class Call(Exchange):
         self._method = method
         self._params, self._options = _arguments(request)
         self._size = _size(self._params)
-        self._begun = False
         self._form = _CallForm(responder)
         super().__init__(socket, request, responder, self._form, pushes=False)
 
     def run(self) -> Progress:
         engine = self._engine
-        if not self._begun:
+        if not self.begun:
             if engine.budget() <= 0:
                 return Progress.MORE
-            self._begun = True
+            self.begun = True
             params, options = self._params, self._options
             engine.spent(engine.call(self.connection, 0, self._method, params, options, self._size))
         return Progress.BLOCKED  # until the reply has left

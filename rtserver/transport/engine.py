@@ -84,9 +84,15 @@ class Engine(Protocol):
         """Who shows this token or this session id, or neither. Raises RtError."""
 
     def connect(
-        self, form: Form, sink: Sink, address: str | None, identity: Identity | None = None
+        self,
+        form: Form,
+        sink: Sink,
+        address: str | None,
+        identity: Identity | None = None,
+        *,
+        pushes: bool = True,
     ) -> Connection:
-        """A new connection that may send requests."""
+        """A new connection that may send requests. `pushes`: it can hear."""
 
     def follow(
         self,

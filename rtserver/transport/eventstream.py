@@ -32,7 +32,6 @@ class EventStream(Exchange):
     def __init__(self, socket: Socket, request: Request, responder: Responder) -> None:
         cursor = request.header("last-event-id") or request.query.get("last_event_id")
         self._asked = asked(request, cursor)
-        self._begun = False
         self._refused = False
         self._quiet_since: int | None = None  # ms, when it was first seen that nothing was sent
         responder.close()
@@ -43,14 +42,14 @@ class EventStream(Exchange):
         return sse.encode_id(cursor_of(self._engine.positions(self.connection)))
 
     def run(self) -> Progress:
-        if self._begun:
+        if self.begun:
             return Progress.BLOCKED if self._refused else Progress.IDLE
         engine = self._engine
         if engine.budget() <= 0:
             return Progress.MORE
-        self._begun = True
         replies = engine.follow(self.connection, self._asked.since, self._asked.presence)
         engine.spent(SUBSCRIBE_COST * len(replies))
+        self.begun = True
         problem = refusal(replies)
         if problem is not None:
             engine.metrics.count_error(problem.kind.name)
@@ -65,12 +64,15 @@ class EventStream(Exchange):
 
     def write(self, data: bytes, /) -> None:
         self._quiet_since = None
+        if not self.begun:
+            self.refuse()
+            return
         self._socket.write(data)
         self.done = self._refused
 
     def look(self, now: int, /) -> None:
         """A comment on a quiet stream, so that proxies do not take it for dead."""
-        if not self._begun or self._refused:
+        if not self.begun or self._refused:
             return
         if self._quiet_since is None:
             self._quiet_since = now

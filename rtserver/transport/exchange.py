@@ -51,12 +51,14 @@ class Exchange:
         pushes: bool,
     ) -> None:
         self.done = False
+        self.begun = False  # until then nothing may leave but a refusal
         self._socket = socket
         self._engine = socket.engine
         self._responder = responder
         identity = self._engine.identify(*credentials(request))
-        self.connection: Connection = self._engine.connect(form, self, request.address, identity)
-        self.connection.pushes = pushes
+        self.connection: Connection = self._engine.connect(
+            form, self, request.address, identity, pushes=pushes
+        )
 
     def run(self) -> Progress:
         """Goes on with the request; see transport.engine.Reader."""
@@ -67,10 +69,9 @@ class Exchange:
         self.connection.stamp = None  # it refers back to here, and nothing collects cycles
         self._engine.leave(self.connection)
 
-    def refuse(self, problem: Problem) -> None:
-        """Answers with a problem."""
-        self._engine.metrics.count_error(problem.kind.name)
-        self.answer(self._responder.problem(problem))
+    def refuse(self) -> None:
+        """The connection is closed before the exchange has begun."""
+        self.answer(self._responder.problem(Problem(503, "the server had to close first")))
 
     def answer(self, response: bytes) -> None:
         """Writes the whole response, which was due now."""

@@ -11,6 +11,8 @@ not known.
 from __future__ import annotations
 
 import asyncio
+import time
+from email.utils import formatdate
 
 from rtserver.errors import RtError
 from rtserver.session.connection import Connection
@@ -31,6 +33,18 @@ __all__ = ["HttpStream"]
 _PIECE_BYTES = 4 * 1024  # parsed in one go: bounds the requests that are parsed and not answered
 _AHEAD_BYTES = 64 * 1024  # received and not parsed; above, nothing is read
 _STEPS_MAX = 64  # pieces and answers in one go, then others have their turn
+
+
+_date = (0, "")  # the second that was asked for last, and its text
+
+
+def http_date() -> str:
+    """The present as a Date header says it (RFC 9110 section 5.6.7)."""
+    global _date
+    second = int(time.time())
+    if second != _date[0]:
+        _date = (second, formatdate(second, usegmt=True))
+    return _date[1]
 
 
 class HttpStream(asyncio.Protocol):
@@ -124,11 +138,11 @@ class HttpStream(asyncio.Protocol):
         """A response at once, or an exchange that makes one."""
         self._deadline = self._loop.time() + self._allowed_s
         if isinstance(request, Problem):
-            self._refuse(request, Responder())
+            self._refuse(request, Responder(http_date()))
             self._linger()
             return
         request = request._replace(address=self._client_address(request))
-        responder = Responder(request)
+        responder = Responder(http_date(), request)
         is_last = not self.engine.accepting
         if is_last:
             responder.close()
@@ -261,7 +275,9 @@ class HttpStream(asyncio.Protocol):
         elif self._parser.phase is Phase.NOTHING or self._unsent:
             self.end()
         else:
-            self._refuse(Problem(408, "the request took too long to arrive"), Responder())
+            self._refuse(
+                Problem(408, "the request took too long to arrive"), Responder(http_date())
+            )
             self._linger()
 
     # --- asyncio ---

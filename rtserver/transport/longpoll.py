@@ -41,7 +41,6 @@ class LongPoll(Exchange):
         self._states_told = frozenset(states.split("~"))
         self._timeout_ms = _timeout_ms(request, socket.engine.limits.poll_ms_max)
         self._channels: dict[str, Any] = {}  # subscribe replies that the answer carries
-        self._begun = False
         self._refusal: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
         super().__init__(socket, request, responder, poll, pushes=True)
@@ -49,11 +48,11 @@ class LongPoll(Exchange):
 
     def run(self) -> Progress:
         engine = self._engine
-        if not self._begun:
+        if not self.begun:
             if engine.budget() <= 0:
                 return Progress.MORE
-            self._begun = True
             replies = engine.follow(self.connection, self._asked.since, self._asked.presence)
+            self.begun = True
             engine.spent(SUBSCRIBE_COST * len(replies))
             problem = refusal(replies)
             if problem is not None:
@@ -94,6 +93,9 @@ class LongPoll(Exchange):
     def write(self, data: bytes, /) -> None:
         """The first bytes that leave are the answer; what may follow comes by history."""
         if self.done:
+            return
+        if not self.begun:
+            self.refuse()
             return
         if self._refusal is not None:
             self.answer(self._refusal)

@@ -47,7 +47,7 @@ class Requests(Protocol):
     """The requests in the messages of one connection."""
 
     def receive(self, messages: list[bytes]) -> None:
-        """Keeps what came until `run` takes it."""
+        """Keeps what came until `run` takes it. Only when all before has run."""
 
     def run(self) -> Progress:
         """Runs complete requests while the turn has room for them. Raises ProtocolError."""
@@ -77,6 +77,19 @@ class _Ending(NamedTuple):
 
 class WebSocketStream(Stream):
     """One WebSocket, after its handshake."""
+
+    __slots__ = (
+        "_close_got",
+        "_close_sent",
+        "_ending",
+        "_is_leaving",
+        "_parser",
+        "_pinged_ms",
+        "_requests",
+        "_unparsed",
+        "_unrun",
+        "form",
+    )
 
     def __init__(
         self,

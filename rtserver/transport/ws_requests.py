@@ -1,7 +1,8 @@
 """Requests in the messages of a WebSocket, one class a sub-protocol (protocol.md section 6).
 
 Both run what was received within the turn's budget and raise ProtocolError where a message is none
-of theirs, after everything before it has run. Nothing is kept when all has run.
+of theirs, after everything before it has run. They receive more only when all has run, and then
+keep nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rtserver.wire.wsforms import MSGPACK
 __all__ = ["JsonRequests", "MsgpackRequests"]
 
 _length_at = HEADER.unpack_from
+_FRAMES_PER_PIECE = 1_024  # looked at in one go
 _PACKED_FACTOR = 3  # one character of JSON becomes at most so many bytes of a record
 _MEASURED_BYTES = 16 * 1024  # of longer lines the record's size is measured
 
@@ -27,38 +29,56 @@ _MEASURED_BYTES = 16 * 1024  # of longer lines the record's size is measured
 class MsgpackRequests:
     """Messages that hold the frames of TCP, whole ones only."""
 
-    __slots__ = ("_broken", "_frames")
+    __slots__ = ("_broken", "_frames", "_messages", "_position")
 
     def __init__(self, engine: Engine, connection: Connection) -> None:
         self._frames = new_frame_reader(engine, connection, MSGPACK.wrap)
-        self._broken = False  # the last message ended in the middle of a frame
+        self._messages: list[bytes] = []  # what the reader of frames has not got
+        self._position = 0  # in the first of them
+        self._broken = False  # a message ended in the middle of a frame
 
     def receive(self, messages: list[bytes]) -> None:
-        for place, message in enumerate(messages):
-            whole = _whole_frames(message)
-            if whole < len(message):
-                self._broken = True
-                messages[place:] = [message[:whole]]
-                break
-        self._frames.receive(messages[0] if len(messages) == 1 else b"".join(messages))
+        self._messages = messages
+        self._hand_over()
 
     def run(self) -> Progress:
-        progress = self._frames.run()
+        while (progress := self._frames.run()) is Progress.IDLE and self._messages:
+            self._hand_over()
         if progress is Progress.IDLE and self._broken:
             raise ProtocolError("a message ends in the middle of a frame")
         return progress
 
+    def _hand_over(self) -> None:
+        """Whole frames for the reader, about as many as one run takes."""
+        messages = self._messages
+        pieces: list[bytes] = []
+        left = _FRAMES_PER_PIECE
+        while messages and left > 0:
+            message = messages[0]
+            start = self._position
+            end, left = _skip_frames(message, start, left)
+            pieces.append(message if end - start == len(message) else message[start:end])
+            self._position = end
+            if end == len(message):
+                del messages[0]
+                self._position = 0
+            elif left > 0:
+                self._broken = True
+                messages.clear()
+        self._frames.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-def _whole_frames(message: bytes) -> int:
-    """The bytes of the complete frames at the begin of a message."""
+
+def _skip_frames(message: bytes, start: int, count: int) -> tuple[int, int]:
+    """Where so many frames from `start` on end, or the whole ones among them, and how many more it
+    might have been."""
     size = len(message)
-    position = 0
-    while size - position >= HEADER_BYTES:
-        end = position + HEADER_BYTES + int(_length_at(message, position)[0])
+    while count > 0 and size - start >= HEADER_BYTES:
+        end = start + HEADER_BYTES + int(_length_at(message, start)[0])
         if end > size:
             break
-        position = end
-    return position
+        start = end
+        count -= 1
+    return start, count
 
 
 class JsonRequests:
@@ -73,8 +93,6 @@ class JsonRequests:
         self._position = 0  # of the next line; what is before it was run
 
     def receive(self, messages: list[bytes]) -> None:
-        if self._buffer:
-            messages.insert(0, self._buffer[self._position :])
         self._buffer = messages[0] if len(messages) == 1 else b"\n".join(messages)
         self._position = 0
 

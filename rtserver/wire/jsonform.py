@@ -23,8 +23,9 @@ __all__ = ["from_json", "from_json_value", "scan_json", "to_json"]
 _SAFE_INTEGER = 2**53
 _RESERVED = frozenset(("$b64", "$i64", "$map"))
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
+# Neither ever looks at a byte twice: a string that does not end is one match, too.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_EMPTY = re.compile(rb"\[\s*+\]|\{\s*+\}")
 
 
 def to_json(value: Any) -> bytes:

@@ -45,26 +45,26 @@ _REASONS = {
 
 
 class Responder:
-    """Makes the response to one request; None: to bytes that were none."""
+    """Makes the response to one request (None: to bytes that were none) at a date."""
 
     __slots__ = ("_bodiless", "_common", "_connection")
 
-    def __init__(self, request: Request | None = None) -> None:
+    def __init__(self, date: str, request: Request | None = None) -> None:
         self._bodiless = request is not None and request.method == "HEAD"
-        self._common = "X-Content-Type-Options: nosniff\r\n"
-        self._connection = ""
+        self._common = f"Date: {date}\r\nX-Content-Type-Options: nosniff\r\n"
+        self._connection: list[str] = []  # its options (RFC 9110 section 7.6.1)
         if request is None or not request.keep_alive:
             self.close()
         elif request.version == "1.0":
-            self._connection = "Connection: keep-alive\r\n"
+            self._connection = ["keep-alive"]
 
     def close(self) -> None:
         """No request is answered on this connection after this one."""
-        self._connection = "Connection: close\r\n"
+        self._connection = ["close"]
 
     def add(self, headers: Mapping[str, str]) -> None:
         """Headers that every answer carries from now on."""
-        self._common += _lines(headers)
+        self._common += "".join(map(_line, headers.items()))
 
     def response(
         self, status: int, kind: str, body: bytes, headers: Mapping[str, str] | None = None
@@ -75,7 +75,7 @@ class Responder:
             f"Content-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\n"
             "Cache-Control: no-store\r\n"
-            f"{self._common}{self._connection}{_lines(headers or {})}\r\n"
+            f"{self._lines(headers or {})}\r\n"
         ).encode("latin-1")
         return head if self._bodiless else head + body
 
@@ -94,15 +94,22 @@ class Responder:
             f"Content-Type: {kind}\r\n"
             "Cache-Control: no-store, no-transform\r\n"
             "X-Accel-Buffering: no\r\n"
-            f"{self._common}{self._connection}\r\n"
+            f"{self._lines({})}\r\n"
         ).encode("latin-1")
 
     def empty(self, headers: Mapping[str, str]) -> bytes:
         """204, without a body."""
-        return (
-            f"HTTP/1.1 204 {_REASONS[204]}\r\n{self._common}{self._connection}{_lines(headers)}\r\n"
-        ).encode("latin-1")
+        return (f"HTTP/1.1 204 {_REASONS[204]}\r\n{self._lines(headers)}\r\n").encode("latin-1")
+
+    def _lines(self, headers: Mapping[str, str]) -> str:
+        """The headers of every answer and these; both may have options of the connection."""
+        others = dict(headers)
+        options = [*self._connection, *filter(None, [others.pop("Connection", None)])]
+        if options:
+            others["Connection"] = ", ".join(options)
+        return self._common + "".join(map(_line, others.items()))
 
 
-def _lines(headers: Mapping[str, str]) -> str:
-    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+def _line(header: tuple[str, str]) -> str:
+    name, value = header
+    return f"{name}: {value}\r\n"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+import websockets
+
 from rtclient import wire
 
 LIMITS = {"frame_bytes_max": 1_000_000, "subscriptions_max": 1_000, "outbox_hard_bytes": 1_000_000}
@@ -67,16 +69,19 @@ class Peer(asyncio.Protocol):
 class FakeServer:
     """Listens on a free port; `async with FakeServer() as server`."""
 
-    def __init__(self, answer=None, channels=None):
+    def __init__(self, answer=None, channels=None, *, tls=None):
+        self.tls = tls
         self.answer = answer or (lambda peer, request: peer.reply(request, request[3]))
         self.channels = channels or {}  # what hello answers for positions
+        self.says = {}  # what else hello answers
         self.peers = []
         self.hellos = []
         self.arrived = asyncio.Event()
 
     def hello(self, peer, request):
         channels = {name: self.channels[name] for name in request[3].get("positions") or {}}
-        peer.reply(request, {"session": "s", "channels": channels, "limits": LIMITS})
+        said = {"session": "s", "channels": channels, "limits": LIMITS, **self.says}
+        peer.reply(request, said)
 
     @property
     def url(self):
@@ -93,8 +98,11 @@ class FakeServer:
 
     async def listen(self, port=0):
         loop = asyncio.get_running_loop()
-        self.listener = await loop.create_server(lambda: Peer(self), "127.0.0.1", port)
+        self.listener = await loop.create_server(self.new_peer, "127.0.0.1", port, ssl=self.tls)
         self.port = self.listener.sockets[0].getsockname()[1]
+
+    def new_peer(self):
+        return Peer(self)
 
     async def next_peer(self, count):
         """The peer number `count`, when it has come."""
@@ -120,3 +128,73 @@ async def until(condition, timeout_s=10.0):
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it did not come about"
         await asyncio.sleep(0.002)
+
+
+class WebPeer(Peer):
+    """The same over a WebSocket that the `websockets` library speaks."""
+
+    def __init__(self, server, socket):
+        super().__init__(server)
+        self.socket = socket
+        self.transport = self
+        self.writes = asyncio.Queue()
+        server.peers.append(self)
+        server.arrived.set()
+
+    async def run(self):
+        writer = asyncio.create_task(self.write_all())
+        try:
+            async for message in self.socket:
+                assert isinstance(message, bytes)
+                self.data_received(message)
+        finally:
+            writer.cancel()
+            self.lost.set_result(None)
+
+    async def write_all(self):
+        while True:
+            data = await self.writes.get()
+            if data is None:
+                await self.socket.close(1001, "going")
+            elif len(data) > 1 and self.server.fragments:
+                half = len(data) // 2
+                await self.socket.send([data[:half], b"", data[half:]])
+            else:
+                await self.socket.send(data)
+
+    def write(self, data):
+        self.writes.put_nowait(data)
+
+    def close(self, code=None, name="test", message="because", **more):
+        if code is not None:
+            self.push("close", {"code": code, "name": name, "message": message, **more})
+        self.writes.put_nowait(None)
+
+    def abort(self):
+        self.socket.transport.abort()
+
+    def cut(self):
+        self.abort()
+
+
+class FakeWebServer(FakeServer):
+    """The same over WebSocket; with `fragments`, in messages of three frames."""
+
+    def __init__(self, answer=None, channels=None, *, tls=None, fragments=False):
+        super().__init__(answer, channels, tls=tls)
+        self.fragments = fragments
+        self.heads = []  # of the handshakes
+
+    @property
+    def url(self):
+        return f"ws://127.0.0.1:{self.port}"
+
+    async def listen(self, port=0):
+        async def handle(socket):
+            self.heads.append(socket.request)
+            await WebPeer(self, socket).run()
+
+        self.listener = await websockets.serve(
+            handle, "127.0.0.1", port, subprotocols=["rt1.msgpack"], ssl=self.tls
+        )
+        self.port = self.listener.sockets[0].getsockname()[1]

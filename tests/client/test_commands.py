@@ -127,6 +127,18 @@ def channels(rt, who):
     assert (rules.class_, rules.history_count, rules.history_ms) == ("latest", 50, 600_000)
 
 
+def presence(rt, who):
+    said = rt.presence.set("away", "lunch")
+    assert (said.user, said.status, said.note) == (who, "away", "lunch")
+    here, nobody = rt.presence.get([who, f"{who}-2"]).users
+    assert here == said
+    assert (nobody.devices, nobody.last_seen) == (0, None)
+    assert rt.channel.presence(f"{who}:news").count == 0
+    with pytest.raises(rtclient.Unauthenticated):
+        rt.server.auth("no token")
+    assert rt.server.kick(f"{who}-2").ended == 0
+
+
 def server(rt, who):
     now = rt.server.ping().now
     assert rt.server.advance(1_000) == results.Jumped(1_000, now + 1_000)
@@ -141,7 +153,7 @@ def server(rt, who):
         rt.call("counter.ad", "x")
 
 
-SCENARIOS = [counters, boards, channels, server]
+SCENARIOS = [counters, boards, channels, presence, server]
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def test_the_committed_modules_are_fresh(generate):
 
 def test_a_changed_table_makes_them_stale(generate, monkeypatch):
     monkeypatch.setattr(server_table._rows["counter.add"], "summary", "Does something else.")
-    assert generate.stale() == ["commands.py", "sync_commands.py"]
+    assert generate.stale() == ["commands.py", "sync_commands.py", "commands.d.ts"]
     assert generate.main(["--check"]) == 1
 
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 import rtclient
+from rtclient import buffer as buffer_module
 from rtclient import subscription as subscription_module
 from tests.client.fake import FakeServer, until
 
@@ -113,7 +114,7 @@ async def test_a_reader_who_calls_between_messages_never_waits_for_herself(real)
 
 
 async def test_a_buffer_is_bounded_in_bytes_too(real, monkeypatch):
-    monkeypatch.setattr(subscription_module, "BUFFER_BYTES", 50_000)
+    monkeypatch.setattr(buffer_module, "BUFFER_BYTES", 50_000)
     async with rtclient.connect(real.url) as rt, rt.channel.subscribe("bytes:1") as messages:
         for _ in range(50):
             await rt.channel.publish("bytes:1", b"x" * 10_000)
@@ -124,7 +125,7 @@ async def test_a_buffer_is_bounded_in_bytes_too(real, monkeypatch):
 async def test_a_refused_subscription_raises_where_it_is_entered(real):
     async with rtclient.connect(real.url) as rt:
         for _ in range(2):
-            with pytest.raises(rtclient.InvalidParams, match="begin with"):
+            with pytest.raises(rtclient.NotFound, match="nothing to watch"):
                 async with rt.channel.subscribe("$reserved"):
                     pass
         with pytest.raises(ValueError, match="buffer is 0"):

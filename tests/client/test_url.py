@@ -15,6 +15,13 @@ from rtclient.url import Address, parse_url
         ("rt://[::1]:99/", Address("::1", 99, None, None)),
         ("rt://ann@host:1", Address("host", 1, "ann", None)),
         ("rt://a%40b:to%3Aken@host", Address("host", 7370, "a@b", "to:ken")),
+        ("rts://host", Address("host", 7370, None, None, "rts")),
+        ("ws://host:7370", Address("host", 7370, None, None, "ws", "/ws")),
+        ("ws://ann@host/", Address("host", 80, "ann", None, "ws", "/ws")),
+        ("wss://host/live?a=1", Address("host", 443, None, None, "wss", "/live?a=1")),
+        ("rt+unix:///run/rt%20s.sock", Address("", 0, None, None, "rt+unix", "/run/rt s.sock")),
+        ("rt+unix://ann:t@/x", Address("", 0, "ann", "t", "rt+unix", "/x")),
+        ("unix:/run/rt.sock", Address("", 0, None, None, "rt+unix", "/run/rt.sock")),
     ],
 )
 def test_what_a_url_names(url, address):
@@ -31,6 +38,9 @@ def test_what_a_url_names(url, address):
         ("rt://host:70000", "is wrong"),
         ("rt://host/path", "more than host and port"),
         ("rt://host?x=1", "more than host and port"),
+        ("ws://host/ws#x", "fragment"),
+        ("rt+unix://host/x", "more than the path"),
+        ("unix:", "names no path"),
     ],
 )
 def test_a_wrong_url_says_what_is_wrong_and_what_was_expected(url, complaint):
@@ -45,3 +55,12 @@ def test_without_a_url_the_environment_decides(monkeypatch):
     monkeypatch.setenv("RT_URL", "rt://elsewhere:1")
     assert parse_url(None) == Address("elsewhere", 1, None, None)
     assert parse_url("rt://here:2") == Address("here", 2, None, None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rt://host:1", "rts://[::1]:7370", "ws://host:80/ws", "wss://host:443/a?b", "rt+unix:///x"],
+)
+def test_an_address_reads_as_its_url_without_the_caller(url):
+    assert str(parse_url(url)) == url
+    assert str(parse_url(url.replace("://", "://ann:secret@"))) == url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rtserver.config import RightsRow
 from rtserver.limits import Limits
 from rtserver.state.store import Store
 from tests.world import START_MS, Peer, Refused, World
@@ -11,9 +12,18 @@ from tests.world import START_MS, Peer, Refused, World
 GRACE_MS = 5_000
 
 
+VEILED = RightsRow(command="channel.presence", name="open:veiled", role="service")
+
+
 @pytest.fixture
 def world():
-    return World()
+    world = World(rights=[VEILED])
+    world.open_turn()
+    world.dispatcher.issue(
+        "channel.configure", ["open", *[None] * 5, "user", None, "user", None, False]
+    )
+    world.end_turn()
+    return world
 
 
 class Party:
@@ -261,7 +271,7 @@ def test_a_subscription_with_presence_tells_the_count_and_needs_the_right(world)
         ("channel.subscribe", ("open:veiled", None, True)),
         ("channel.presence", ("open:veiled",)),
     ):
-        with pytest.raises(Refused, match="seeing who is on 'open:veiled' needs the role service"):
+        with pytest.raises(Refused, match="on 'open:veiled' needs the role service"):
             ann.call(method, *args)
     service = Party(world, "bot", "service")
     assert service.call("channel.presence", "open:veiled")["count"] == 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from urllib.parse import quote
 
-from rtserver.commands.rights import Rights
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtserver.commands.rights import Rights, check_rows
 from rtserver.commands.table import ROLES, load
-from rtserver.config import AuthConfig, RightsRow, ServiceKey
+from rtserver.config import ConfigError, RightsRow
 from rtserver.errors import FORBIDDEN, RtError
-from rtserver.session.auth import Authority, secret_hash
-from rtserver.session.identity import Identity
+from rtserver.session.watches import parts_of
 from rtserver.state.settings import Settings
 from tests.world import Peer, Refused, World
 
@@ -36,6 +40,13 @@ MATRIX = [
     ("server.kick", ["ann"], "service admin"),
     ("server.stats", [], "admin"),
     ("channel.configure", ["open"], "admin"),
+    ("channel.configure", ["$inbox:ann"], "admin"),
+    ("channel.configure", ["$presence:bob"], "admin"),
+    ("channel.publish_many", [[["open:1", 1]]], "anonymous user service admin"),
+    ("counter.get_many", [["likes"]], "service admin"),
+    ("counter.list", [], "service admin"),
+    ("server.auth", ["x"], "anonymous user service admin"),
+    ("presence.get", [["bob"]], "user service admin"),
     ("server.ping", [], "anonymous user service admin"),
     ("channel.subscribe", ["room:1"], "service admin"),
     ("channel.subscribe", ["open:1"], "user service admin"),
@@ -91,6 +102,97 @@ def test_rows_of_the_configuration_come_first():
     assert may(table, "service", None, "counter.add", "likes:secret:1"), "rows bind users"
 
 
+def test_a_pattern_may_spell_watched_names_as_they_are_spelled():
+    table = rights(
+        {"command": "channel.subscribe", "name": "$counter:a%3Ab", "role": "user"},
+        {"command": "channel.subscribe", "name": "$board:secret:*", "role": "admin"},
+        {"command": "channel.subscribe", "name": "$board:*", "role": "user"},
+    )
+    assert may(table, "user", "ann", "channel.subscribe", "$counter:a%3Ab")
+    assert may(table, "user", "ann", "channel.subscribe", "$counter:%61%3ab")
+    assert not may(table, "user", "ann", "channel.subscribe", "$counter:a:b")
+    assert may(table, "user", "ann", "channel.subscribe", "$board:weekly:top:3")
+    assert not may(table, "user", "ann", "channel.subscribe", "$board:secret:top:3")
+    assert not may(table, "user", "ann", "channel.subscribe", "$board:secre%74:top:3")
+    assert not may(table, "user", "ann", "channel.subscribe", "$boar%64:secret:top:3")
+
+
+NAME_TEXT = st.text(st.sampled_from("ab%:$*3A5"), min_size=1, max_size=6)
+
+
+@given(owner=NAME_TEXT, caller=NAME_TEXT)
+def test_nobody_is_taken_for_another(owner, caller):
+    """Whatever the names are made of: the encoded name fits its owner only, in both kinds."""
+    table = rights({"command": "channel.subscribe", "name": "user:$self:mail", "role": "user"})
+    encoded = quote(owner, safe="")
+    strange = "".join(f"%{byte:02x}" for byte in owner.encode())
+    plain = owner.replace("%", "%25").replace(":", "%3A")
+    for name in (f"$inbox:{encoded}", f"$inbox:{strange}", f"user:{plain}:mail"):
+        assert may(table, "user", caller, "channel.subscribe", name) == (owner == caller), name
+
+
+@given(spelled=NAME_TEXT, caller=NAME_TEXT)
+def test_no_spelling_reaches_an_inbox_but_that_of_the_user_it_decodes_to(spelled, caller):
+    parts = parts_of(f"$inbox:{spelled}")
+    allowed = may(rights(), "user", caller, "channel.subscribe", f"$inbox:{spelled}")
+    assert allowed == (parts == ["inbox", caller])
+
+
+def test_what_names_many_needs_what_the_strictest_row_asks():
+    closed = {"command": "counter.*", "name": "secret:*", "role": "admin"}
+    table = rights(closed, {"command": "counter.*", "role": "user"})
+    assert may(table, "user", "ann", "counter.get", "likes")
+    assert not may(table, "user", "ann", "counter.get", "secret:1")
+    assert not may(table, "user", "ann", "counter.get_many", ["secret:1"])
+    assert not may(table, "user", "ann", "counter.list")
+    table = rights({"command": "counter.get", "role": "user"})
+    assert may(table, "user", "ann", "counter.get_many", ["likes"]), "a row is for its _many too"
+    assert not may(table, "user", "ann", "counter.add_many", [["likes", 1]])
+    table = rights({"command": "counter.*", "name": "likes:*", "role": "user"})
+    assert not may(table, "user", "ann", "counter.get_many", ["likes:1"]), "not for all names"
+
+
+def test_a_row_may_open_administration_for_services_too():
+    table = rights({"command": "server.stats", "role": "user"})
+    assert may(table, "user", "ann", "server.stats")
+    assert may(table, "service", None, "server.stats")
+    assert not may(table, "anonymous", None, "server.stats")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"command": "counter.ad", "role": "user"}, "no command; did you mean counter.add"),
+        ({"command": "sale.*", "role": "user"}, "'sale.*', which is no command"),
+        ({"command": "channel.publish_many", "role": "user"}, "write 'channel.publish'"),
+        ({"command": "counter.add", "name": "u:$self*", "role": "user"}, "as a whole part"),
+        ({"command": "counter.add", "name": "u-$self", "role": "user"}, "as a whole part"),
+    ],
+)
+def test_rows_that_mean_nothing_are_refused(row, why):
+    with pytest.raises(ConfigError, match=re.escape(why)):
+        check_rows(TABLE, [RightsRow(**row)])
+    check_rows(TABLE, [RightsRow(command="*", name="$self:*", role="user")])
+
+
+def test_a_row_for_publish_holds_for_each_item_of_many():
+    row = RightsRow(command="channel.publish", name="open:closed", role="admin")
+    world = World(rights=[row])
+    world.call("channel.configure", "open", *[None] * 5, None, "user")
+    peer = Peer()
+    user = world.connect(peer, role="user")
+    items = [["open:closed", 1], ["open:1", 2]]
+    first, second = world.call_on(user, peer, "channel.publish_many", items)["items"]
+    assert first["error"][1] == "forbidden"
+    assert first["error"][3] == {
+        "role": "admin",
+        "command": "channel.publish",
+        "name": "open:closed",
+    }
+    assert second["offset"] == 1
+    world.assert_same()
+
+
 def test_each_item_of_a_vector_is_looked_at():
     world = World()
     world.call("channel.configure", "open", *[None] * 5, None, "user")
@@ -111,59 +213,3 @@ def test_presence_needs_a_right_of_its_own():
     with pytest.raises(Refused, match="needs the role service"):
         world.call_on(user, peer, "channel.subscribe", "open:1", None, True)
     assert user.subscriptions == {}
-
-
-# --- hello, auth, blocks ---
-
-
-@pytest.fixture
-def proven():
-    services = {"shop": ServiceKey(hash=secret_hash("x"))}
-    return World(authority=Authority(AuthConfig(services=services), dev=False))
-
-
-def nobody(world):
-    peer = Peer()
-    connection = world.connect(peer)
-    connection.identify(Identity(ROLES["anonymous"]))
-    return connection, peer
-
-
-def test_hello_wants_a_proof(proven):
-    connection, peer = nobody(proven)
-    with pytest.raises(Refused, match="unauthenticated: token is missing"):
-        proven.call_on(connection, peer, "server.hello")
-    with pytest.raises(Refused, match="unauthenticated"):
-        proven.call_on(connection, peer, "server.hello", None, None, "key:shop:wrong")
-    assert connection.rank == ROLES["anonymous"]
-    reply = proven.call_on(connection, peer, "server.hello", None, None, "key:shop:x")
-    assert (reply["user"], reply["expires_at"]) == (None, None)
-    assert connection.rank == ROLES["service"]
-    with pytest.raises(Refused, match="only --dev believes that"):
-        proven.call_on(connection, peer, "server.hello", None, "ann")
-
-
-def test_auth_is_for_the_same_party(proven):
-    connection, peer = nobody(proven)
-    shown = proven.call_on(connection, peer, "server.auth", "key:shop:x")
-    assert shown == {"user": None, "role": "service", "expires_at": None}
-    connection.identify(Identity(ROLES["user"], user="ann"))
-    with pytest.raises(Refused, match="acts for the user 'ann'"):
-        proven.call_on(connection, peer, "server.auth", "key:shop:x")
-
-
-def test_who_was_sent_away_stays_away_for_a_while():
-    world = World()
-    world.call("server.kick", "ann", None, 1_000)
-    world.call("server.kick", "bob", "room:1", 500)
-    peer = Peer()
-    connection = world.connect(peer)
-    with pytest.raises(Refused, match="blocked: 'ann' was sent away for another 1000 ms") as caught:
-        world.call_on(connection, peer, "server.hello", None, "ann")
-    assert caught.value.details == {"retry_after_ms": 1_000}
-    world.call_on(connection, peer, "server.hello", None, "bob")
-    with pytest.raises(Refused, match="from 'room:1' for another 500 ms"):
-        world.call_on(connection, peer, "channel.subscribe", "room:1")
-    world.now += 1_000
-    world.call_on(connection, peer, "channel.subscribe", "room:1")
-    world.call_on(connection, peer, "server.hello", None, "ann")

@@ -23,6 +23,7 @@ NOW_S = 1_700_000_000
 NOW = NOW_S * 1_000
 SECRET = b"s" * 32
 RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+SMALL_RSA = rsa.generate_private_key(public_exponent=65_537, key_size=1_024)
 EC = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
 
@@ -100,6 +101,16 @@ def rsa_public_as_secret():
     return (body + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
 
 
+def encoded(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def raw(claims):
+    """Rightly signed, whatever it says."""
+    body = f"{encoded(json.dumps({'alg': 'HS256', 'kid': 'hs'}).encode())}.{encoded(claims)}"
+    return f"{body}.{encoded(hmac.digest(SECRET, body.encode(), hashlib.sha256))}"
+
+
 def unsigned():
     return jwt.encode({"sub": "ann", "exp": NOW_S + 60}, None, "none", headers={"kid": "hs"})
 
@@ -118,7 +129,15 @@ REFUSED = {
     "no end": (lambda: signed(exp=None), "no exp"),
     "an end that is text": (lambda: signed(exp="soon"), "exp"),
     "an end beyond all times": (lambda: signed(exp=1e300), "exp is 1e"),
-    "not yet": (lambda: signed(nbf=NOW_S + 60), "not yet"),
+    "not yet": (lambda: signed(nbf=NOW_S + 60), "nbf is 60000 ms from now"),
+    "issued tomorrow": (lambda: signed(iat=NOW_S + 6), "iat is 6000 ms from now"),
+    "deep header": (lambda: f"{encoded(b'[' * 6_000)}..", "cannot be read"),
+    "deep claims": (lambda: raw(b"[" * 5_000), "recursion"),
+    "twenty thousand digits": (lambda: raw(b'{"exp": ' + b"9" * 5_000 + b"}"), "digits"),
+    "no times": (lambda: raw(b'{"sub": "ann", "exp": NaN}'), "exp is nan"),
+    "half a character": (lambda: raw(rb'{"sub": "\ud800", "exp": 1700000060}'), "sub is"),
+    "half a character in the token": (lambda: "\ud800.a.b", "characters that no token has"),
+    "half a character in a secret": (lambda: "key:shop:\ud800", "'shop'"),
     "no user": (lambda: signed(sub=None), "sub is None"),
     "a user with a space": (lambda: signed(sub="a b"), "sub is 'a b'"),
     "more than the key gives": (lambda: signed(role="admin"), "gives at most user"),
@@ -171,6 +190,30 @@ def test_services_show_a_secret_that_is_kept_as_its_hash():
         check_config(AuthConfig(services={"shop": ServiceKey(hash="x:y")}))
 
 
+@pytest.mark.parametrize("name", ["a:b", "a b", ""])
+def test_a_service_has_a_name_that_its_token_can_say(name):
+    with pytest.raises(ConfigError, match=r"auth\.services has the name"):
+        check_config(AuthConfig(services={name: ServiceKey(hash=secret_hash("x"))}))
+
+
+@pytest.mark.parametrize(("key", "alg"), [(RSA, "RS256"), (EC, "ES256"), (ED, "EdDSA")])
+def test_a_file_with_private_keys_checks_tokens_too(tmp_path, key, alg):
+    path = tmp_path / "keys.json"
+    write(path, [jwk("a", alg, key)])
+    private = Authority(AuthConfig(keys=str(path)), dev=False)
+    assert private.identify(signed(key, alg, "a"), None, NOW).user == "ann"
+
+
+def test_each_check_that_passed_is_told(authority):
+    passed = []
+    with pytest.raises(RtError, match="the token expired"):
+        authority.prove(signed(), NOW + 100_000, passed.append)
+    assert [line.split()[1] for line in passed] == ["kid", "hs", "sub"]
+    passed.clear()
+    authority.prove(signed(), NOW, passed.append)
+    assert passed[-1] == "it ends in 60 s"
+
+
 def test_a_session_says_who_asks(authority):
     ann = Identity(RANKS["user"], user="ann", expires_at=NOW + 1)
     sessions = Authority(
@@ -198,7 +241,7 @@ def test_keys_are_read_again_and_a_bad_file_changes_nothing(tmp_path):
         authority.reload()
     assert authority.identify(signed(), None, NOW).user == "ann"
     write(path, [jwk("new", "HS256", b"n" * 32)])
-    authority.reload()
+    assert authority.reload() == f"1 keys of {path}"
     assert refusal(authority, signed())[0] == "unauthenticated"
     assert authority.identify(signed(b"n" * 32, kid="new"), None, NOW).user == "ann"
     assert authority.identify(jwt.encode({"sub": "ann", "exp": NOW_S}, b"n" * 32), None, NOW)
@@ -212,6 +255,8 @@ def test_keys_are_read_again_and_a_bad_file_changes_nothing(tmp_path):
         ([{"kid": "a", "kty": "oct", "k": "eA"}], "has the alg None"),
         ([{"kid": "a", "alg": "none"}], "has the alg 'none'"),
         ([{"kid": "a", "alg": "HS256", "kty": "oct", "k": "eA"}], "has 1 bytes, expected at least"),
+        ([jwk("a", "HS512", SECRET)], "has 32 bytes, expected at least 64"),
+        ([jwk("a", "RS256", SMALL_RSA)], "has 1024 bits, expected at least 2048"),
         ([{"kid": "a", "alg": "RS256", "kty": "oct", "k": "eA"}], "cannot be used with RS256"),
         ([{"kid": "a", "alg": "HS256", "rt_role": "king"}], "has the rt_role 'king'"),
         ([jwk("a", "HS256", SECRET), jwk("a", "HS256", SECRET)], "two keys have the kid 'a'"),
@@ -232,6 +277,37 @@ def test_what_is_wrong_with_a_key_set_is_said(tmp_path, keys, why):
 def test_no_text_does_anything_but_be_refused(authority, text):
     with pytest.raises(RtError):
         authority.identify(text, None, NOW)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "jku", "x5c", "cty", "zip"])
+CLAIMS = st.sampled_from(["sub", "exp", "nbf", "iat", "iss", "aud", "jti", "role"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(header=st.dictionaries(NAMES, JSON), claims=st.binary(max_size=40), known=st.booleans())
+def test_no_header_does_anything_but_be_refused(authority, header, claims, known):
+    if known:
+        header |= {"alg": "HS256", "kid": "hs"}
+    head = encoded(json.dumps(header).encode())
+    with pytest.raises(RtError):
+        authority.identify(f"{head}.{encoded(claims)}.{encoded(b'x' * 32)}", None, NOW)
+
+
+@settings(max_examples=300, deadline=None)
+@given(claims=st.dictionaries(CLAIMS, JSON))
+def test_strange_claims_that_are_signed_are_refused_or_mean_a_user(authority, claims):
+    try:
+        identity = authority.identify(raw(json.dumps(claims).encode()), None, NOW)
+    except RtError:
+        return
+    assert identity.rank <= RANKS["user"]
+    assert identity.user == claims["sub"]
+    assert identity.expires_at > NOW - 5_000
 
 
 @settings(max_examples=200, deadline=None)

@@ -208,7 +208,9 @@ class Rig:
             authority=self.authority,
             express=new_express(load(), self.store, self.dispatcher),
         )
-        self.dispatcher.attach(FakeHost(self))
+        host = FakeHost(self)
+        host.act_as, host.kick, host.blocks = self.hub.act_as, self.hub.kick, self.hub.blocks
+        self.dispatcher.attach(host)
         self.turn.open()
         self.dispatcher.issue("channel.era", ["era"])
 

@@ -272,6 +272,48 @@ async def test_polls_on_one_connection_with_calls_between(rig):
     assert data(response.json()) == [1]
 
 
+async def test_what_comes_after_the_answer_waits_for_the_next_poll():
+    """The answer is not taken yet, so the poll's connection is still there to be told things."""
+    rig = Rig(Limits(outbox_soft_bytes=20_000))
+    await rig.settle()
+    cursor = (await poll(rig, "a"))["cursor"]
+    client = rig.connect()
+    client.takes = 100
+    await say(rig, client, asked("a", cursor))
+    large = "x" * 30_000
+    rig.connect().protocol.data_received(call("channel.publish", ["a", large]))
+    await asyncio.sleep(0)
+    client.protocol.pause_writing()
+    await rig.settle()
+    taken, client.stuck = client.stuck[:20_000], client.stuck[20_000:]
+    rig.hub.look_after(rig.clock.now_ms())
+    assert len(rig.hub.parties) == 1
+    await publish(rig, "a", 2)
+    rest = client.stuck
+    client.take_stuck()
+    await rig.settle()
+    (response,) = responses(client.bytes()[:100] + taken + rest)
+    assert data(response.json()) == [large]
+    answer = await poll(rig, "a", response.json()["cursor"])
+    assert data(answer) == [2]
+
+
+@pytest.mark.parametrize("path", ["/v1/poll?channels=a&cursor=", "/v1/stream?channels=a"])
+async def test_who_is_closed_before_it_began_is_told_so(rig, path, monkeypatch):
+    """Not with a cursor that forgets where the reader was."""
+
+    def fail(*_args):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(rig.hub, "follow", fail)
+    client = rig.connect()
+    (response,) = responses(await say(rig, client, get(path)))
+    assert response.status == 503
+    assert client.closing
+    await rig.settle()
+    assert not rig.hub.parties
+
+
 async def test_a_large_backlog_comes_in_several_answers():
     rig = Rig(Limits(outbox_soft_bytes=20_000))
     await rig.settle()

@@ -356,6 +356,27 @@ async def test_a_kick_closes_every_connection_of_the_user_and_nobody_elses():
     assert len(rig.sessions) == 1
 
 
+async def test_nothing_is_kept_of_users_who_left():
+    rig = Rig()
+    peers = [rig.connect() for _ in range(3)]
+    for peer, user in zip(peers, ("ann", "ann", "bob"), strict=True):
+        say(peer, request(1, "server.hello", None, user))
+    say(peers[0], request(2, "server.hello", None, "eve"))
+    await rig.settle()
+    assert len(rig.hub._users) == 3
+    for peer in peers:
+        peer.protocol.connection_lost(None)
+    assert len(rig.hub._users) == 0
+    await rig.settle()
+    assert rig.hub.kick("eve", None, 0) == 0
+    await rig.settle()
+    assert len(rig.sessions) == 2, "her lost session is gone, the others' are kept"
+    rig.clock.advance(rig.hub.limits.session_window_ms)
+    rig.turn.open()
+    rig.sessions.look_after(rig.dispatcher.ctx.now)
+    assert len(rig.sessions) == len(rig.sessions._of_user) == 0
+
+
 async def test_a_kick_from_a_channel_ends_only_that():
     rig = Rig()
     peer = rig.connect()

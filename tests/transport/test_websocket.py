@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rtserver.errors import CLOSE_KICKED, UNAUTHENTICATED, RtError
 from rtserver.limits import Limits
 from rtserver.transport import websocket
+from rtserver.transport.listener import FirstBytes
 from rtserver.transport.websocket import HandshakeRefused, upgrade
 from rtserver.wire.request import Request
 from tests import websocket as ws
@@ -33,7 +34,9 @@ class Peer:
     def __init__(self, rig, protocol=JSON):
         self.protocol = protocol
         self.transport = FakeTransport(rig)
-        assert rig.hub.accept()
+        newcomer = FirstBytes(rig.hub)
+        assert rig.hub.accept(newcomer)
+        rig.hub.known(newcomer)
         upgrade(rig.hub, self.transport, handshake(protocol))
         self.stream = self.transport.protocol
         self._data = b""
@@ -248,6 +251,35 @@ async def test_a_reply_that_waits_for_a_sync(protocol):
     rig.sync()
     await rig.settle()
     assert peer.heard() == [[1, 1, None, 1]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 1_500), min_size=1, max_size=5),
+    st.integers(0, 3),
+    st.sampled_from((7, 1_000, 100_000)),
+)
+def test_frames_in_messages_of_any_number(counts, torn, cost):
+    """Of many frames only so many as run are looked at, and all are run."""
+
+    async def answered():
+        rig = Rig(Limits(connection_cost_per_turn=cost, turn_cost_max=100_000))
+        peer = Peer(rig, MSGPACK)
+        number = 0
+        data = []
+        for count in counts:
+            bodies = [[0, number + place, "server.time", []] for place in range(count)]
+            number += count
+            data.append(peer.message(*bodies))
+        if torn:
+            data.append(client_frame(BINARY, frame([0, number, "server.time", []])[:-torn]))
+        peer.say(*data)
+        for _ in range(40):
+            await rig.settle()
+        heard = [one[1] for one in peer.heard() if one[0] != CLOSE]
+        assert heard == [*range(number), *([None, "close"] if torn else [])]
+
+    asyncio.run(answered())
 
 
 # --- messages that are none of ours ---
@@ -656,7 +688,7 @@ async def test_a_peer_that_is_not_listened_to_is_not_cut():
 # --- publications ---
 
 
-async def test_a_publication_is_one_write_of_the_same_bytes_for_all_of_a_form():
+async def test_a_publication_is_one_write_of_the_same_bytes_for_all_of_a_form(monkeypatch):
     rig = Rig()
     written = []
     peers = [Peer(rig, FORMS[number % 2]) for number in range(6)]
@@ -665,8 +697,14 @@ async def test_a_publication_is_one_write_of_the_same_bytes_for_all_of_a_form():
     await rig.settle()
     for peer in peers:
         peer.heard()
-        peer.stream.write = written.append
     publisher = Peer(rig)
+    streams = [peer.stream for peer in peers]
+
+    def write(stream, data):
+        if stream in streams:  # not the publisher's
+            written.append(data)
+
+    monkeypatch.setattr(type(publisher.stream), "write", write)
     publisher.say(publisher.ask(1, "channel.publish", "c", {"n": 1}, "key"))
     await rig.settle()
     assert len(written) == 6

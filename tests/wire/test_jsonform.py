@@ -136,7 +136,7 @@ def test_what_a_frame_may_be(text, value):
         (b"[" + b"1," * (VALUES_MAX - 1) + b"1]", "values"),
         (b"[" * 17_000, "values"),
         (b'{"a":' * 9_000, "values"),
-        (b'"' + b"[" * 20_000, "values"),
+        (b'"' + b"[" * 20_000, "not JSON"),
         (b"[" * 33 + b"]" * 33, "nested"),
         (b"[" * 1_200 + b"]" * 1_200, "e"),
         (b"[" * 8_000 + b"]" * 8_000, "recursion"),
@@ -152,3 +152,21 @@ def test_what_a_frame_must_not_be(text, said):
 def test_a_typed_value_that_is_too_deep_is_refused(levels):
     with pytest.raises(ValueError, match="nested"):
         scan_json("[" * levels + "]" * levels, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'"' + b'\\"' * 500_000,
+        b'"' + b'\\"' * 500_000 + b"\\",
+        b'"' + b"," * 1_000_000,
+        b"[" + b'",\\n",' * 150_000,
+        (b"[" + b" " * 50) * 17_000,
+        b"[" * 500_000 + b"," * 500_000,
+    ],
+    ids=range(6),
+)
+def test_hostile_text_costs_linear_time(text):
+    """One that cost more would not end in an hour."""
+    with pytest.raises(ValueError, match=r"JSON|values"):
+        from_json(text)
