@@ -93,9 +93,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     ) -> None:
         super().__init__()
         self._context = context
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._incoming: Any = ssl.MemoryBIO()
+        self._outgoing: Any = ssl.MemoryBIO()
+        self._tls: Any = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._protocol: Any = make_protocol()
         self._below: Any = None  # the socket's transport
         self._is_secure = False  # the handshake is over
@@ -184,6 +184,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
+        self._is_secure = False
+        # A protocol may keep this object for a while; the ciphers' state is large.
+        self._tls = self._incoming = self._outgoing = None
         protocol, self._protocol = self._protocol, None  # nothing collects cycles
         protocol.connection_lost(exc)
 

@@ -323,6 +323,12 @@ async def test_a_protocol_may_be_changed_and_is_let_go(pair):
     pair.tls.connection_lost(None)
     assert other.calls == ["lost"]
     assert pair.tls.get_protocol() is None, "or the two would refer to each other for ever"
+    pair.below.closing = True
+    for late in (pair.tls.close, pair.tls.abort, pair.tls.resume_reading, pair.tls.pause_reading):
+        late()
+    pair.tls.write(b"late")
+    await settle()
+    assert pair.tls.get_extra_info("ssl_object") is None, "the large part is let go"
 
 
 async def test_writing_before_the_handshake_is_a_defect(authority, certificate):
