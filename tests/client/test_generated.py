@@ -33,13 +33,14 @@ def test_the_committed_modules_are_fresh(generate):
 
 def test_a_changed_table_makes_them_stale(generate, monkeypatch):
     monkeypatch.setattr(server_table._rows["counter.add"], "summary", "Does something else.")
-    assert generate.stale() == ["commands.py", "sync_commands.py"]
+    assert generate.stale() == ["commands.py", "sync_commands.py", "commands.d.ts"]
     assert generate.main(["--check"]) == 1
 
 
 def test_a_missing_module_is_stale(generate, monkeypatch, tmp_path):
     monkeypatch.setattr(generate, "TARGET", tmp_path)
-    assert len(generate.stale()) == 6
+    monkeypatch.setattr(generate, "JS_TARGET", tmp_path)
+    assert len(generate.stale()) == 8
 
 
 def test_the_table_has_every_public_command_and_the_right_effects():
