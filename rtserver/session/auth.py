@@ -71,20 +71,12 @@ class Authority:
         return not self.dev and not self.config.anonymous
 
     def reload(self) -> str | None:
-<<<<<<< HEAD
         """Reads the keys anew; what was read. Raises ConfigError, and the keys in force stay. A
         connection keeps what it has proved until that expires."""
         if self.config.keys is None:
             return None
         self._keys = load_keys(Path(self.config.keys))
         return f"{len(self._keys)} keys of {self.config.keys}"
-=======
-        """Reads the keys anew; what was read. Raises ConfigError, and the keys in force stay."""
-        if self.config.keys is None:
-            return None
-        self._keys = load_keys(Path(self.config.keys))
-        return f"the keys {self.config.keys}"
->>>>>>> main
 
     def identify(self, token: str | None, session: str | None, now: int) -> Identity:
         """Who shows this token, or else this session, or nothing. Raises RtError."""

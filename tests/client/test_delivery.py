@@ -102,6 +102,7 @@ async def test_a_second_reader_of_a_latest_channel_gets_the_present_values_too()
         server.history |= {"messages": [message(3), message(9)], "offset": 9}
         async with rt.channel.subscribe("c") as second:
             assert brief(await take(second, 2)) == [3, 9]
+            assert not second.recovered
             server.message(12)
             assert brief(await take(second, 1)) == [12]
 

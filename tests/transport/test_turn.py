@@ -367,6 +367,7 @@ async def test_nothing_is_kept_of_users_who_left():
     for peer in peers:
         peer.protocol.connection_lost(None)
     assert len(rig.hub._users) == 0
+    await rig.settle()
     assert rig.hub.kick("eve", None, 0) == 0
     await rig.settle()
     assert len(rig.sessions) == 2, "her lost session is gone, the others' are kept"
