@@ -21,7 +21,16 @@ from pathlib import Path
 from bench.machine import pinned
 from bench.requests import Batch, write_batches
 
-__all__ = ["Audience", "Generator", "LoadFailed", "Outcome", "Plan", "RequestFailed", "Supply"]
+__all__ = [
+    "Audience",
+    "Generator",
+    "LoadFailed",
+    "Outcome",
+    "Plan",
+    "RequestFailed",
+    "Supply",
+    "compiled",
+]
 
 Supply = Callable[[], Iterable[Batch]]
 _SOURCE = Path(__file__).with_name("load.c")
@@ -115,7 +124,7 @@ class Generator:
 
     def __init__(self, core: int | None, directory: Path, compiler: str | None = "cc") -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.program = _compiled(compiler, directory) if compiler else None
+        self.program = compiled(compiler, directory, _SOURCE) if compiler else None
         self._core = core
         self._directory = directory
         self._files: dict[object, Path] = {}
@@ -173,11 +182,12 @@ class Generator:
         return kept
 
 
-def _compiled(compiler: str, directory: Path) -> Path | None:
-    """load.c as a program; None when there is no compiler or it is not for this system."""
-    program = directory / "load"
+def compiled(compiler: str, directory: Path, source: Path) -> Path | None:
+    """A source beside this file as a program; None when there is no compiler or it is not for
+    this system."""
+    program = directory / source.stem
     found = shutil.which(compiler)
     if found is None:
         return None
-    done = subprocess.run([found, "-O2", "-o", str(program), str(_SOURCE)], capture_output=True)
+    done = subprocess.run([found, "-O2", "-o", str(program), str(source)], capture_output=True)
     return program if done.returncode == 0 else None

@@ -25,7 +25,7 @@ from bench.machine import pinned
 from bench.requests import command
 from rtserver.config import LogConfig
 
-__all__ = ["Address", "Canned", "Redis", "Rtserver", "Usage"]
+__all__ = ["Address", "Canned", "Redis", "Rtserver", "Server", "Usage", "free_port"]
 
 Address = tuple[str, int]
 
@@ -59,7 +59,7 @@ class Recovered:
     seconds: float
 
 
-class _Server:
+class Server:
     """A process that serves; may be started again after `stop`."""
 
     def __init__(self, directory: Path, core: int | None) -> None:
@@ -100,6 +100,12 @@ class _Server:
             process.kill()
             process.wait()
 
+    def kill(self) -> None:
+        """SIGKILL, and waits."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def _proc(self, name: str) -> str:
         return Path(f"/proc/{self.pid}/{name}").read_text("ascii")
 
@@ -111,7 +117,7 @@ class _Server:
         self.stop()
 
 
-class Rtserver(_Server):
+class Rtserver(Server):
     """`rtserver serve --dev` on a data directory."""
 
     durability = (
@@ -155,7 +161,7 @@ class Rtserver(_Server):
         return json.loads(answer)
 
 
-class Redis(_Server):
+class Redis(Server):
     """redis-server with an append-only file that is never rewritten."""
 
     durability = (
@@ -186,7 +192,7 @@ class Redis(_Server):
 
     def start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        self.address = (_HOST, _free_port())
+        self.address = (_HOST, free_port())
         options = {
             "bind": _HOST,
             "port": str(self.address[1]),
@@ -218,7 +224,7 @@ class Redis(_Server):
             return False
 
 
-class Canned(_Server):
+class Canned(Server):
     """Answers every `request_bytes` it receives with one canned reply: the load generator alone.
 
     Only where the generator is compiled, because this is the same program.
@@ -244,7 +250,8 @@ class Canned(_Server):
         self.address = (_HOST, int(port))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """That nobody listens on just now."""
     with socket.create_server((_HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

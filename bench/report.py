@@ -1,7 +1,8 @@
 """Results: measures by round, their median, range and ratio, as text, Markdown or JSON.
 
-A ratio compares rtserver with redis at the same quantity: of the medians, and the range of the
-ratios of rounds that ran one after the other. What was wanted stands beside it.
+A ratio compares rtserver with its peer at the same quantity (redis, or who does the same work
+there): of the medians, and the range of the ratios of rounds that ran one after the other. What
+was wanted stands beside it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,26 @@ from typing import Any
 
 from bench.wanted import WANTED
 
-__all__ = ["FAILED", "OURS", "THEIRS", "Measure", "Report", "Result", "as_text", "ratio"]
+__all__ = [
+    "BARE",
+    "FAILED",
+    "NCHAN",
+    "OURS",
+    "THEIRS",
+    "Measure",
+    "Report",
+    "Result",
+    "as_text",
+    "ratio",
+]
 
 OURS = "rtserver"
 THEIRS = "redis"
+NCHAN = "nginx + nchan"
+BARE = "bare send()"
 FAILED = "FAILED"  # the summary of a workload that brought no numbers
-_HEADS = ("quantity", "of", "median", "min - max", "unit", "ratio to redis", "wanted")
+_HEADS = ("quantity", "of", "median", "min - max", "unit", "ratio to peer", "wanted")
+_PEERS = (THEIRS, NCHAN, BARE)  # a quantity has one of them, if any
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, made: Measure) -> tuple[float, float, float] | None:
-        """Of a measure of ours to that of redis."""
+        """Of a measure of ours to that of its peer."""
         return ratio(self.measures, made.quantity) if made.subject == OURS else None
 
     def verdicts(self, made: Measure) -> list[str]:
@@ -97,9 +112,10 @@ def as_text(result: Result) -> str:
 def ratio(measures: Iterable[Measure], quantity: str) -> tuple[float, float, float] | None:
     """Ours to theirs: of the medians, the least and the largest of a round; None without both."""
     found = {made.subject: made for made in measures if made.quantity == quantity}
-    if OURS not in found or THEIRS not in found:
+    ours = found.get(OURS)
+    theirs = next((found[peer] for peer in _PEERS if peer in found), None)
+    if ours is None or theirs is None:
         return None
-    ours, theirs = found[OURS], found[THEIRS]
     if not all(theirs.samples):
         return None
     rounds = [a / b for a, b in zip(ours.samples, theirs.samples, strict=True)]

@@ -1,7 +1,7 @@
 """What the project promises itself of each measure, and whether a run reached it.
 
 The only place of these numbers: workloads measure, reports print the verdict beside the measure.
-Ratios are to redis in the same run, of the medians; a bound on a time holds for the worst round.
+Ratios are to the peer in the same run, of the medians; a bound on a time holds for the worst round.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Wanted:
         return found <= bound if self.at_most else found >= bound
 
 
-def _at_most_ms(bound: float) -> list[Wanted]:
+def _at_most(bound: float) -> list[Wanted]:
     return [Wanted(bound, is_ratio=False, at_most=True)]
 
 
@@ -73,13 +73,30 @@ WANTED: Mapping[tuple[str, str], Sequence[Wanted]] = {
     ("recovery", "counter.set: replayed"): [Wanted(1.0)],
     ("recovery", "board.submit, new members: replayed"): [Wanted(1.0)],
     ("recovery", "board.submit, existing members: replayed"): [Wanted(1.0)],
-    ("snapshot-stall", "longest turn, with a snapshot"): _at_most_ms(5),
+    ("snapshot-stall", "longest turn, with a snapshot"): _at_most(5),
     ("synced", "increments, 16 connections, depth 128"): [Wanted(2.0)],
     ("synced", "increments, 16 connections, depth 1024"): [Wanted(2.0)],
-    ("turns", "counter.add: longest turn"): _at_most_ms(20),
-    ("turns", "counter.delete: longest turn"): _at_most_ms(20),
-    ("turns", "counter.add_many of 1,000: longest turn"): _at_most_ms(20),
-    ("turns", "board.submit: longest turn"): _at_most_ms(20),
-    ("turns", "board.submit_many of 1,000: longest turn"): _at_most_ms(20),
-    ("turns", "board.delete: longest turn"): _at_most_ms(20),
+    ("turns", "counter.add: longest turn"): _at_most(20),
+    ("turns", "counter.delete: longest turn"): _at_most(20),
+    ("turns", "counter.add_many of 1,000: longest turn"): _at_most(20),
+    ("turns", "board.submit: longest turn"): _at_most(20),
+    ("turns", "board.submit_many of 1,000: longest turn"): _at_most(20),
+    ("turns", "board.delete: longest turn"): _at_most(20),
+    ("fanout", "1 to 2,000: p99"): _at_most(50),
+    ("fanout", "1 to 10,000: last byte, p50"): [Wanted(1.3, at_most=True)],
+    ("fanout", "deliveries, 1 to 1,000"): [_at_least(300_000), Wanted(2.0)],
+    ("fanout", "deliveries, 1 to 10,000"): [_at_least(300_000), Wanted(2.0)],
+    ("idle", "resident, of each of 10,000"): _at_most(12),
+    ("idle", "share of a core"): _at_most(5),
+    ("resume", "10,000 sessions resumed"): _at_most(3),
+    ("resume", "history reads of a channel"): _at_most(1),
+    **{
+        ("cuts", f"{event}: {quantity}"): [wanted]
+        for event in ("cuts of 2 s", "restart by SIGTERM", "restart by kill -9")
+        for quantity, wanted in {
+            "delivered": _at_least(100),
+            "out of order": _at_most(0)[0],
+            "duplicates": _at_most(0)[0],
+        }.items()
+    },
 }

@@ -22,7 +22,7 @@ from rtserver.transport.tls import Certificate, TlsTransport
 
 __all__ = ["Listeners"]
 
-_BACKLOG = 1_024  # connections the kernel may hold before we accept them
+_BACKLOG = 65_535  # not yet accepted; the kernel lowers it to its net.core.somaxconn
 _UNIX_MODE = 0o600
 
 

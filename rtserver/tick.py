@@ -328,13 +328,14 @@ class Turn:
         self.open()
 
     def _flush(self, connections: list[Connection]) -> None:
-        metrics = self._metrics
+        written = 0
         for connection in connections:
-            metrics.bytes_out += connection.flush()
+            written += connection.flush()
             if not connection.is_open:
                 connection.end()
             elif connection.blocked:
                 self._freed.append(connection)
+        self._metrics.bytes_out += written
         connections.clear()
 
     def _finish(self) -> None:

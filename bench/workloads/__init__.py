@@ -9,10 +9,14 @@ from bench.run import Run
 from bench.workloads import (
     board,
     counter,
+    cuts,
+    fanout,
+    idle,
     latency,
     mixed,
     pubsub,
     recovery,
+    resume,
     sdk,
     stall,
     synced,
@@ -35,4 +39,8 @@ WORKLOADS: Mapping[str, Callable[[Run], Result]] = {
     "recovery": recovery.measure,
     "snapshot-stall": stall.measure,
     "turns": turns.measure,
+    "fanout": fanout.measure,
+    "idle": idle.measure,
+    "cuts": cuts.measure,
+    "resume": resume.measure,
 }

@@ -300,7 +300,7 @@ export class Link {
 }
 
 function kindsOf(transport) {
-  const kinds = transport ? [transport].flat() : Object.keys(LINES);
+  const kinds = transport?.length ? [transport].flat() : Object.keys(LINES);
   const strange = kinds.find((kind) => !(kind in LINES));
   if (strange) throw new TypeError(`transport is ${strange}, expected ${Object.keys(LINES)}`);
   return kinds;

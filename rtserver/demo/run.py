@@ -17,10 +17,10 @@ from rtserver.demo.flights import BUNDLED, Flight, Recount, read_flights
 from rtserver.demo.live import play_live
 from rtserver.demo.play import BOARD_CARRIERS, BOARD_DELAYS, Played, check, clear, play
 
-__all__ = ["run_demo"]
+__all__ = ["PAGES", "run_demo"]
 
 _LISTENING = re.compile(rb"listening on (rt://\S+)")
-_PAGES = Path(__file__).with_name("pages")
+PAGES = Path(__file__).with_name("pages")
 _TOP = 5
 
 
@@ -41,7 +41,7 @@ async def _server(directory: str, listen: str) -> AsyncIterator[str]:
     """A server process on the directory, ended with the block; its URL."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "rtserver", "serve", "--dev"),
-        *("--listen", listen, "--data", directory, "--pages", str(_PAGES)),
+        *("--listen", listen, "--data", directory, "--pages", str(PAGES)),
         stderr=asyncio.subprocess.PIPE,
     )
     assert child.stderr is not None, "it was asked for"

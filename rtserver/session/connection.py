@@ -86,7 +86,7 @@ class Connection:
     __slots__ = (
         "_dirty",
         "_limits",
-        "_parts",
+        "_outbox",
         "_sink",
         "_stuck_since_ms",
         "_taken_bytes",
@@ -154,7 +154,9 @@ class Connection:
         self._taken_bytes = 0  # of these, taken by the kernel when it was last looked at
         self._limits = limits
         self._sink = sink
-        self._parts: list[bytes] = []
+        # Of this turn. Most often it is one piece, and a list for each of thousands of subscribers
+        # costs more than all else that a push does here.
+        self._outbox: bytes | list[bytes] | None = None
         self._dirty = dirty  # the connections that the end of the turn has to flush
 
     def identify(self, identity: Identity) -> None:
@@ -177,10 +179,28 @@ class Connection:
         """Adds bytes to the outbox of this turn."""
         if not self.is_open or not data:
             return
-        if not self._parts:
-            self._dirty.append(self)
-        self._parts.append(data)
         self.pending_bytes += len(data)
+        outbox = self._outbox
+        if outbox is None:
+            self._dirty.append(self)
+            self._outbox = data
+        elif isinstance(outbox, list):
+            outbox.append(data)
+        else:
+            self._outbox = [outbox, data]
+
+    def deliver(self, data: bytes, messages: int) -> bool:
+        """Adds so many messages, encoded in this connection's form; False, and none of them, when
+        it is congested."""
+        limits = self._limits
+        if (
+            self.pending_bytes > limits.outbox_soft_bytes
+            or self.pending_messages > limits.outbox_soft_messages
+        ):
+            return False
+        self.pending_messages += messages
+        self.send(data)
+        return True
 
     def reply(self, request_id: int, result: Any) -> None:
         self.send(self.form.encode_reply(request_id, result))
@@ -209,7 +229,7 @@ class Connection:
     def lost(self) -> None:
         """The peer is gone: nothing more is collected or written."""
         self.is_open = False
-        self._parts.clear()
+        self._outbox = None
         self.pending_bytes = 0
         self._sink = _GONE  # the transport and its buffers are freed: nothing collects cycles
 
@@ -217,21 +237,25 @@ class Connection:
 
     def flush(self) -> int:
         """One write of all that was collected; returns its bytes."""
-        parts = self._parts
-        if not parts:
+        outbox = self._outbox
+        if outbox is None:
             return 0
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self._sink.write(data)
-        self._written_bytes += len(data)
-        self.pending_bytes = self._sink.buffered()
-        if not self.pending_bytes:
+        data = outbox if isinstance(outbox, bytes) else b"".join(outbox)
+        self._outbox = None
+        sink = self._sink
+        sink.write(data)
+        self.pending_bytes = buffered = sink.buffered()
+        if not buffered:
             self.pending_messages = 0
-        return len(data)
+        size = len(data)
+        self._written_bytes += size
+        return size
 
     def measure(self) -> int:
         """Brings `pending_bytes` up to date between turns."""
-        self.pending_bytes = self._sink.buffered() + sum(map(len, self._parts))
+        outbox = self._outbox or b""
+        collected = len(outbox) if isinstance(outbox, bytes) else sum(map(len, outbox))
+        self.pending_bytes = self._sink.buffered() + collected
         if not self.pending_bytes:
             self.pending_messages = 0
         return self.pending_bytes

@@ -1,7 +1,8 @@
 """First pages of histories, for subscribe replies: read once, however many ask for the same.
 
 After a cut thousands of clients come back to one channel with the same position. The few pages
-asked for last are kept as the maps that replies hold, until a message is released or evicted.
+asked for last are kept as the maps that replies hold, until a message is released or evicted, or
+nobody asked for them from one look to the next.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class _Page(NamedTuple):
 class Pages:
     """The pages asked for last."""
 
-    __slots__ = ("_metrics", "_pages")
+    __slots__ = ("_metrics", "_pages", "_unasked")
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._pages: dict[tuple[str, int, int], _Page] = {}
+        self._unasked: dict[tuple[str, int, int], _Page] = {}  # since the last look
 
     def read(
         self, channel: Channel, after: int, released: int, bytes_max: int
@@ -44,7 +46,7 @@ class Pages:
         if after >= released:
             return [], after
         key = (channel.name, after, bytes_max)
-        page = self._pages.get(key)
+        page = self._pages.get(key) or self._asked_again(key)
         if (
             page is None
             or page.channel is not channel
@@ -57,8 +59,15 @@ class Pages:
         return page.messages, page.position
 
     def forget(self) -> None:
-        """Gives the memory back (now and then)."""
-        self._pages.clear()
+        """Gives the memory back (now and then) of what nobody asked for since the last call: a
+        storm may take longer than the time between two."""
+        self._pages, self._unasked = {}, self._pages
+
+    def _asked_again(self, key: tuple[str, int, int]) -> _Page | None:
+        page = self._unasked.pop(key, None)
+        if page is not None:
+            self._pages[key] = page
+        return page
 
     def _page(self, channel: Channel, after: int, released: int, bytes_max: int) -> _Page:
         self._metrics.history_reads += 1

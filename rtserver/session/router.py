@@ -180,11 +180,11 @@ class Router:
             position = subscription.position
             if not subscription.live or (numbered and last <= position):
                 continue
-            if connection.congested:
-                self._overflow(subscription, part)
-                continue
             form = connection.form
             if connection.stamp is not None or position >= first:
+                if connection.congested:
+                    self._overflow(subscription, part)
+                    continue
                 each = pieces.get(form)
                 if each is None:
                     each = pieces[form] = [encode_message(form, message) for message in part]
@@ -193,9 +193,10 @@ class Router:
             data = encoded.get(form)
             if data is None:
                 data = encoded[form] = _encode(form, part)
-            connection.send(data)
-            connection.pending_messages += number
-            delivered += number
+            if connection.deliver(data, number):
+                delivered += number
+            else:
+                self._overflow(subscription, part)
         self._metrics.deliveries += delivered
 
     # --- readers who are behind ---

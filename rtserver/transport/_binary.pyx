@@ -285,6 +285,8 @@ cdef class FrameReader:
 class BinaryStream(binary.BinaryStream):
     """Has no step in Python between the bytes of a short request and those of its reply."""
 
+    __slots__ = ("_socket_fd",)
+
     def __init__(self, engine, transport, address):
         super().__init__(engine, transport, address)
         self._socket_fd = plain_socket(transport)
@@ -307,6 +309,8 @@ class BinaryStream(binary.BinaryStream):
 
 class WebSocketStream(websocket.WebSocketStream):
     """Writes without a step through the transport."""
+
+    __slots__ = ("_socket_fd",)
 
     def __init__(self, engine, transport, address, protocol, identity=None):
         super().__init__(engine, transport, address, protocol, identity)

@@ -130,6 +130,7 @@ def new_frame_reader(
 class BinaryStream(Stream):
     """A connection that speaks frames of msgpack."""
 
+    __slots__ = ("_frames",)
     form = frames
 
     def __init__(self, engine: Engine, transport: asyncio.Transport, address: str | None) -> None:

@@ -25,6 +25,7 @@ _SIZE_FACTOR = 9  # one character of a line becomes at most so many bytes of a r
 class InlineStream(Stream):
     """A connection that speaks lines of text and hears lines of JSON."""
 
+    __slots__ = ("_buffer", "_position")
     form = inline
 
     def __init__(self, engine: Engine, transport: asyncio.Transport, address: str | None) -> None:

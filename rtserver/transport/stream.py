@@ -45,6 +45,15 @@ class Stream(asyncio.Protocol):
     Subclasses implement `receive(data)` and `run()`.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_engine",
+        "_reading",
+        "_transport",
+        "connection",
+        "ended",
+        "queued",
+    )
     form: Form
 
     def __init__(

@@ -78,6 +78,19 @@ class _Ending(NamedTuple):
 class WebSocketStream(Stream):
     """One WebSocket, after its handshake."""
 
+    __slots__ = (
+        "_close_got",
+        "_close_sent",
+        "_ending",
+        "_is_leaving",
+        "_parser",
+        "_pinged_ms",
+        "_requests",
+        "_unparsed",
+        "_unrun",
+        "form",
+    )
+
     def __init__(
         self,
         engine: Engine,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bench.plot import PlotImpossible, plot
-from bench.report import OURS, THEIRS, Measure, Report, Result, as_text, ratio
+from bench.report import BARE, NCHAN, OURS, THEIRS, Measure, Report, Result, as_text, ratio
 from bench.wanted import WANTED, Wanted
 from bench.workloads import WORKLOADS
 
@@ -25,6 +25,14 @@ def result(measures):
 def test_the_ratio_is_of_the_medians_and_ranges_over_rounds_that_met():
     assert ratio(MEASURES, "increments") == (0.2, 0.1, 0.5)
     assert ratio(MEASURES, "longest turn") is None
+
+
+@pytest.mark.parametrize("peer", [THEIRS, NCHAN, BARE])
+def test_each_quantity_has_its_own_peer(peer):
+    alone = Measure("increments", "canned replies", "ops/s", [1])
+    assert ratio([MEASURES[0], alone], "increments") is None
+    made = Measure("increments", peer, "ops/s", [100_000, 100_000, 100_000])
+    assert ratio([MEASURES[0], alone, made], "increments") == (2, 1, 3)
 
 
 def test_text_shows_median_range_and_ratio():

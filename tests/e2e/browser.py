@@ -24,7 +24,8 @@ import websockets
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 START_TIMEOUT_S = 60
-ANSWER_TIMEOUT_S = 30
+ANSWER_TIMEOUT_S = 20
+BLANK = "about:blank"
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -81,7 +82,8 @@ class Browser:
         page = Page(self, target, attached["sessionId"])
         for domain in ("Page", "Runtime", "Network"):
             await page.send(f"{domain}.enable")
-        await page.go(url)
+        if url != BLANK:
+            await page.go(url)
         return page
 
     async def close(self) -> None:
@@ -156,7 +158,7 @@ async def browser(profile: Path) -> AsyncIterator[Browser]:
     """A browser with an empty profile, ended with the block."""
     assert CHROMIUM is not None, "tests skip without chromium"
     process = subprocess.Popen(
-        [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", BLANK],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -300,8 +300,9 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @rule()
     def settle(self):
-        """Counts of large channels, and those who missed a push, have to wait for an interval."""
-        self.ends_turn(max(0, self.quiet_until - self.world.now))
+        """Counts of large channels, and those who missed a push, have to wait for an interval
+        after the last change."""
+        self.ends_turn(GRACE_MS)
         self.ends_turn(INTERVAL_MS)
         self.ends_turn(0)
         self.agree(*CHANNELS)

@@ -139,7 +139,7 @@ def test_an_id_says_who_asks_and_each_use_renews_the_window(world):
 
 
 def test_a_storm_of_resumes_reads_a_history_once(world):
-    world.call("channel.publish", "room:1", "x")
+    epoch = world.call("channel.publish", "room:1", "x")["epoch"]
     clients = [Client(world, f"u{number}") for number in range(50)]
     sessions = []
     for client in clients:
@@ -150,10 +150,16 @@ def test_a_storm_of_resumes_reads_a_history_once(world):
     for number in range(5):
         world.call("channel.publish", "room:1", number)
     before = world.metrics.history_reads
-    for client, session in zip(clients, sessions, strict=True):
+    for number, (client, session) in enumerate(zip(clients, sessions, strict=True)):
         client.connect()
         assert data(client.hello(session)) == [0, 1, 2, 3, 4]
+        if number % 10 == 0:
+            world.router.forget_pages()  # as now and then: it is still asked for
     assert world.metrics.history_reads == before + 1
+    for _ in range(2):
+        world.router.forget_pages()  # now nobody did
+    clients[0].call("channel.subscribe", "room:1", [epoch, 1])
+    assert world.metrics.history_reads == before + 2
 
 
 def test_a_page_that_was_read_before_does_not_hide_what_came_since(world):

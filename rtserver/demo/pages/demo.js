@@ -12,7 +12,7 @@ const moves = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 const asked = new URLSearchParams(location.search);
 const me = (asked.get("name") ?? "").replace(/[\s,]/g, "") || `guest-${Math.floor(Math.random() * 9000) + 1000}`;
-const transport = asked.get("transport")?.split(",");
+const transport = (asked.get("transport") ?? "").split(",").filter(Boolean);
 
 const rt = connect(location.origin, { user: me, client: "demo-page", transport });
 globalThis.rt = rt;
