@@ -73,6 +73,21 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """The server's side of one TLS connection: a transport for the protocol that is made for it,
     which is told of it before the handshake. A protocol writes only after bytes came."""
 
+    __slots__ = (
+        "_below",
+        "_closing",
+        "_context",
+        "_ended",
+        "_incoming",
+        "_is_finished",
+        "_is_reading",
+        "_is_secure",
+        "_outgoing",
+        "_protocol",
+        "_tls",
+        "_waits",
+    )
+
     def __init__(
         self, context: ssl.SSLContext, make_protocol: Callable[[], asyncio.BaseProtocol]
     ) -> None:

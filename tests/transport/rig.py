@@ -166,7 +166,7 @@ class FakeTransport:
 class Rig:
     """Make it within a running loop."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, auth: AuthConfig | None = None) -> None:
         self.limits = limits or Limits()
         self.events: list[Any] = []
         self.unlogged: list[bytes] = []  # what left while something applied was not in the log
@@ -196,7 +196,9 @@ class Rig:
             limits=self.limits,
             fail=self.failures.append,
         )
-        self.authority = Authority(AuthConfig(), dev=True, find_session=self.sessions.find)
+        self.authority = Authority(
+            auth or AuthConfig(), dev=auth is None, find_session=self.sessions.find
+        )
         self.hub = Hub(
             turn=self.turn,
             dispatcher=self.dispatcher,
