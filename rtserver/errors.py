@@ -156,6 +156,9 @@ CLOSE_INTERNAL = _close(
 CLOSE_EXPIRED = _close(
     4005, "token_expired", "Your token has expired; reconnect with a fresh one and resume."
 )
+CLOSE_OVERLOADED = _close(
+    4006, "overloaded", "Requests that are not complete fill the server; reconnect later."
+)
 CLOSE_PROTOCOL = _close(4500, "protocol_error", "Your client sent what it must not; mend it.")
 CLOSE_TOO_LARGE = _close(
     4501, "frame_too_large", "Your client sent a larger frame than allowed; mend it."

@@ -20,6 +20,7 @@ from rtserver.errors import (
     CLOSE_EXPIRED,
     CLOSE_IDLE,
     CLOSE_KICKED,
+    CLOSE_OVERLOADED,
     CLOSE_SLOW,
     CLOSE_UNAUTHENTICATED,
     CloseKind,
@@ -44,6 +45,7 @@ _ANONYMOUS = RANKS["anonymous"]
 _SENT_AWAY = "the application sent you away"
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
 _LATE_PER_LOOK = 500  # newcomers that are closed in one go
+_KEPT_MIN = 4_096  # bytes of incomplete requests that are worth a close
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
 
 
@@ -91,6 +93,8 @@ class Hub:
         self._slice = 1
         self._round_bytes = 0  # that wait for those who were
         self._fullest: Connection | None = None
+        self._round_kept = 0  # bytes of requests that are not complete
+        self._keepers: list[tuple[int, Connection]] = []  # of many such bytes
         self._dispatcher = dispatcher
         self._table = table
         self._ids = itertools.count(1)
@@ -267,11 +271,14 @@ class Hub:
             self._slice = max(1, math.ceil(len(self._round) * share))
             self._round_bytes = 0
             self._fullest = None
+            self._round_kept = 0
+            self._keepers.clear()
         looked, self._round = self._round[: self._slice], self._round[self._slice :]
         for connection in looked:
             self._look_at(connection, now)
         if not self._round:
             self._bound_outboxes()
+            self._bound_requests()
             self._sessions.look_after(now)
             self._router.forget_pages()
 
@@ -285,6 +292,23 @@ class Hub:
                 f" {self.limits.outbox_total_bytes}; yours was the fullest",
             )
 
+    def _bound_requests(self) -> None:
+        """Half requests have no time limit of their own over TCP: all together are bounded."""
+        left, bound = self._round_kept, self.limits.requests_total_bytes
+        if left > bound:
+            for kept, connection in sorted(self._keepers, key=_kept_by, reverse=True):
+                if left <= bound:
+                    break
+                left -= kept
+                if connection.is_open:
+                    self._close(
+                        connection,
+                        CLOSE_OVERLOADED,
+                        f"requests that are not complete hold {self._round_kept} bytes, at most"
+                        f" {bound}; {kept} of them are yours",
+                    )
+        self._keepers.clear()
+
     def _look_at(self, connection: Connection, now: int) -> None:
         pending = connection.measure()
         self._round_bytes += pending
@@ -292,6 +316,10 @@ class Hub:
             self._fullest = connection
         if not connection.is_open:
             return
+        kept = connection.kept()
+        self._round_kept += kept
+        if kept >= _KEPT_MIN:
+            self._keepers.append((kept, connection))
         stuck_ms = connection.stuck_ms(now)
         heartbeat_ms = connection.heartbeat_ms
         if pending > self.limits.outbox_hard_bytes:
@@ -321,3 +349,7 @@ class Hub:
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
         self.turn.open()
         connection.close(kind, message)
+
+
+def _kept_by(entry: tuple[int, Connection]) -> int:
+    return entry[0]

@@ -67,6 +67,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     unauthenticated_bytes_max: Count = 64 * 1024  # from a connection that may do nothing yet
     unauthenticated_ms_max: Annotated[int, Meta(ge=100)] = 5_000  # until it says who it is
     silent_ms_max: Annotated[int, Meta(ge=100)] = 60_000  # without a first byte, where anyone may
+    requests_total_bytes: Count = 256 * 1024 * 1024  # received and not run: the largest are closed
     replies_waiting_max: Count = 100_000  # synced replies a connection may wait for: then it waits
 
     # --- outgoing bytes of one connection ---

@@ -39,6 +39,9 @@ class Sink(Protocol):
     def resume(self) -> None:
         """What kept requests from being read is over."""
 
+    def kept(self) -> int:
+        """Bytes of requests that were received and not run."""
+
     def look(self, now: int, /) -> None:
         """Called about once a second, for what a transport must see to as time goes by."""
 
@@ -71,6 +74,9 @@ class _Gone:
         return 0
 
     def resume(self) -> None: ...
+
+    def kept(self) -> int:
+        return 0
 
     def look(self, _now: int, /) -> None: ...
 
@@ -268,6 +274,10 @@ class Connection:
             self._taken_bytes = taken
             self._stuck_since_ms = now
         return now - self._stuck_since_ms
+
+    def kept(self) -> int:
+        """Bytes of its requests that were received and not run."""
+        return self._sink.kept()
 
     def look(self, now: int) -> None:
         """About once a second."""

@@ -89,6 +89,10 @@ cdef class FrameReader:
             self._buffer = data
             self._position = 0
 
+    @property
+    def kept(self):
+        return len(self._buffer) - self._position + len(self._partial)
+
     def drop(self):
         self._buffer = b""
         self._position = 0

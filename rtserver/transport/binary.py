@@ -59,6 +59,11 @@ class FrameReader:
         else:
             self._buffer = data
 
+    @property
+    def kept(self) -> int:
+        """Bytes that were received and not run."""
+        return len(self._buffer) + len(self._partial)
+
     def drop(self) -> None:
         """Forgets what was received and not run."""
         self._buffer = b""
@@ -139,6 +144,9 @@ class BinaryStream(Stream):
 
     def receive(self, data: bytes) -> None:
         self._frames.receive(data)
+
+    def kept(self) -> int:
+        return self._frames.kept
 
     def run(self) -> Progress:
         connection = self.connection

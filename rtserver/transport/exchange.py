@@ -90,6 +90,10 @@ class Exchange:
     def resume(self) -> None:
         self._socket.resume()
 
+    def kept(self) -> int:
+        """A request is whole when its exchange begins; what follows it has a bounded time."""
+        return 0
+
     def look(self, now: int, /) -> None:
         """About once a second."""
 

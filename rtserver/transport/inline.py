@@ -36,6 +36,9 @@ class InlineStream(Stream):
     def receive(self, data: bytes) -> None:
         self._buffer += data
 
+    def kept(self) -> int:
+        return len(self._buffer)
+
     def run(self) -> Progress:
         try:
             return self._run_lines()

@@ -42,7 +42,7 @@ def keep_alive(transport: asyncio.Transport) -> None:
 class Stream(asyncio.Protocol):
     """One stream connection: Sink of its Connection, Reader of the engine.
 
-    Subclasses implement `receive(data)` and `run()`.
+    Subclasses implement `receive(data)`, `run()` and `kept()`.
     """
 
     __slots__ = (
@@ -105,6 +105,9 @@ class Stream(asyncio.Protocol):
 
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
+
+    def kept(self) -> int:
+        raise NotImplementedError
 
     def look(self, now: int) -> None:
         """The kernel looks after a TCP connection (`keep_alive`)."""

@@ -121,6 +121,9 @@ class WebSocketStream(Stream):
         self._unparsed = True
         self._parser.receive(data)
 
+    def kept(self) -> int:
+        return self._parser.kept
+
     def run(self) -> Progress:
         connection = self.connection
         if not connection.is_open:

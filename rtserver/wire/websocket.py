@@ -241,6 +241,11 @@ class Parser:
         self._mask = b""
         self._is_last = True
 
+    @property
+    def kept(self) -> int:
+        """Bytes that were received and are part of no message that was handed out."""
+        return len(self._buffer) - self._position + len(self._collected or b"")
+
     def receive(self, data: bytes) -> None:
         if self._position < len(self._buffer):
             self._buffer = self._buffer[self._position :] + data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,17 @@ import pytest
 import trustme
 import websockets.sync.client
 
-from tests.process import ANSWER_TIMEOUT_S, ServerProcess, WireClient, cli, eventually, read_all
+from rtserver.session.auth import secret_hash
+from tests.process import (
+    ANSWER_TIMEOUT_S,
+    ErrorReply,
+    ServerProcess,
+    WireClient,
+    cli,
+    eventually,
+    frame,
+    read_all,
+)
 
 OK, NOT_STARTED, CONFIG = 0, 3, 4
 
@@ -437,3 +448,123 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         )  # fmt: skip
     assert done.returncode == NOT_STARTED
     assert address in done.stderr
+
+
+# --- who is there ---
+
+SECRET = "sesame"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A server that wants to know who is there, behind proxies."""
+    folder = tmp_path_factory.mktemp("guarded")
+    config = folder / "rt.toml"
+    config.write_text(
+        f"""
+[auth.services.shop]
+hash = "{secret_hash(SECRET)}"
+
+[web]
+trusted_proxies = ["127.0.0.0/8", "10.0.0.0/8", "unix"]
+
+[[listeners]]
+listen = "unix:{folder}/rt.sock"
+
+[limits]
+unauthenticated_ms_max = 400
+unauthenticated_bytes_max = 10_000
+drain_ms = 0
+"""
+    )
+    with ServerProcess(folder / "data", "--config", config, dev=False) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        ("", "127.0.0.1"),
+        ("X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9"),
+        ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 203.0.113.9, 10.0.0.3\r\n", "203.0.113.9"),
+        ("X-Forwarded-For: rubbish\r\n", "127.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("through", ["tcp", "unix"])
+def test_the_address_behind_trusted_proxies_is_logged(guarded, header, address, through):
+    if through == "unix":
+        connection = unix(guarded.data.parent / "rt.sock")
+        address = None if address == "127.0.0.1" else address
+    else:
+        connection = guarded.connect()
+    name = os.urandom(8).hex()
+    body = json.dumps([name, "ann", 1])
+    with connection:
+        connection.sendall(
+            (
+                "POST /v1/call/board.submit HTTP/1.1\r\nHost: x\r\n"
+                f"Authorization: Bearer key:shop:{SECRET}\r\nIdempotency-Key: {name}\r\n{header}"
+                "Content-Type: application/json\r\nConnection: close\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n{body}"
+            ).encode()
+        )
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+    records = map(json.loads, cli("log", "dump", guarded.data).stdout.splitlines())
+    (record,) = [record for record in records if name in json.dumps(record)]
+    assert ("203.0.113.9" in json.dumps(record)) == (address == "203.0.113.9")
+    assert ("127.0.0.1" in json.dumps(record)) == (address == "127.0.0.1")
+    assert "6.6.6.6" not in json.dumps(record)
+
+
+def test_silence_and_secrecy_end(guarded):
+    with guarded.connect() as silent, guarded.client() as nobody, guarded.client() as shop:
+        shop.call("server.hello", None, None, f"key:shop:{SECRET}")
+        with pytest.raises(ErrorReply, match=r"forbidden|unauthenticated"):
+            nobody.call("counter.get", "a")
+        assert read_all(silent) == b""
+        assert nobody.read_to_end()[-1][2]["name"] == "unauthenticated"
+        assert shop.call("server.ping")["now"]
+
+
+def test_a_flood_from_nobody_ends(guarded):
+    with guarded.client() as nobody:
+        with contextlib.suppress(ConnectionError):
+            nobody.socket.sendall(frame([2, "server.ping", []]) * 20_000)
+        with contextlib.suppress(ConnectionError):
+            assert nobody.read_to_end()[-1][2]["name"] == "unauthenticated"
+    with guarded.client() as shop:
+        assert shop.call("server.hello", None, None, f"key:shop:{SECRET}")["session"]
+
+
+def test_a_tls_handshake_that_never_ends(tmp_path):
+    site = Site(tmp_path)
+    config = tmp_path / "rt.toml"
+    config.write_text(config.read_text() + "silent_ms_max = 300\n")
+    site.start()
+    with socket.create_connection(("127.0.0.1", site.secure_port), timeout=20) as half:
+        half.sendall(b"\x16\x03\x01\x02")
+        assert read_all(half) == b""
+    assert site.server.stop() == OK
+
+
+# --- memory ---
+
+
+def test_a_server_above_its_memory_says_so(tmp_path):
+    config = tmp_path / "rt.toml"
+    config.write_text("[limits]\nmemory_max = 1_000_000\n")
+    with ServerProcess(tmp_path / "data", "--config", config) as server, server.client() as client:
+        assert http_status(server.connect(), "/livez") == 200
+        assert eventually(lambda: http_status(server.connect(), "/readyz") == 503)
+        assert b"memory_full" in server.raw(
+            b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        metrics = server.raw(
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        assert b"rtserver_memory_full 1.0" in metrics
+        assert b'rtserver_limit{limit="memory_max"} 1e+06' in metrics
+        with pytest.raises(ErrorReply, match=r"limits\.memory_max") as refused:
+            client.call("counter.add", "new")
+        assert refused.value.name == "memory_full"
+        assert client.call("server.stats")["memory"]["full"]
