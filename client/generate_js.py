@@ -45,6 +45,8 @@ _PARAM_TYPES: Final = {
     "Sequence[Any]": "readonly Data[]",
 }
 
+_RESERVED: Final = frozenset({"class", "default", "delete", "for", "function", "in", "new", "with"})
+
 _TYPES_HEAD: Final = """
 /** Any value that the protocol carries. */
 export type Data =
@@ -162,17 +164,24 @@ def _method(row: Command) -> str:
     """By position, and with the optional ones by name among the options."""
     verb = row.name.partition(".")[2]
     options = "WriteOptions" if row.is_write else "ReadOptions"
-    needed = [f"{param.name}: {_param(param)}" for param in row.params if param.required]
-    rest = [f"{param.name}?: {_param(param)}" for param in row.params if not param.required]
-    named = f"{{ {'; '.join(rest)} }} & {options}" if rest else options
+    needed = [f"{_place(param)}: {_param(param)}" for param in row.params if param.required]
+    rest = [param for param in row.params if not param.required]
+    fields = "; ".join(f"{param.name}?: {_param(param)}" for param in rest)
+    named = f"{{ {fields} }} & {options}" if rest else options
     answer = f"Promise<{_answer(row)}>"
     lines = [
         f"  /** {row.summary} */\n  {verb}({_joined(needed, f'options?: {named}')}): {answer};\n"
     ]
     if rest:
-        everything = _joined([*needed, *rest], f"options?: {options}")
+        places = [f"{_place(param)}?: {_param(param)}" for param in rest]
+        everything = _joined([*needed, *places], f"options?: {options}")
         lines.append(f"  {verb}({everything}): {answer};\n")
     return "".join(lines)
+
+
+def _place(param: Param) -> str:
+    """Its name in a list of parameters, where some words are reserved (ECMA-262)."""
+    return f"{param.name}_" if param.name in _RESERVED else param.name
 
 
 def _joined(params: list[str], options: str) -> str:

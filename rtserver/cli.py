@@ -367,25 +367,33 @@ def snapshot() -> None:
 
 @snapshot.command("create")
 @_data_argument
-def snapshot_create(data: Path) -> None:
+@click.option("--token", "proof", envvar="RT_TOKEN", help="Of an admin. [env: RT_TOKEN]")
+def snapshot_create(data: Path, proof: str | None) -> None:
     """Asks the server that runs on a data directory to make a snapshot."""
     address = Files().lock_holder(data)
     if address is None:
         _exit(EXIT_UNREACHABLE, f"no server runs on {data}")
-    answer = _ask(address, "server.snapshot")
+    answer = _ask(address, "server.snapshot", proof)
     click.echo(answer)
     sys.exit(EXIT_FAILED if answer.startswith("!") else 0)
 
 
-def _ask(address: str, line: str) -> str:
-    """One line to a running server and its answer, as a person would with nc."""
+def _ask(address: str, line: str, proof: str | None) -> str:
+    """One line to a running server and its answer, as a person would with nc, who first says who
+    he is where he has a token."""
     host, port = parse_listen(address)
+    lines = [line] if proof is None else [f"server.auth {json.dumps(proof)}", line]
     try:
         with socket.create_connection((host, port)) as connection:
-            connection.sendall(line.encode() + b"\n")
-            return connection.makefile("r", encoding="utf-8").readline().strip()
+            answers = connection.makefile("r", encoding="utf-8")
+            for one in lines:
+                connection.sendall(one.encode() + b"\n")
+                answer = answers.readline().strip()
+                if answer.startswith("!"):
+                    break
     except OSError as error:
         _exit(EXIT_UNREACHABLE, f"the server at {address} does not answer: {error}")
+    return answer
 
 
 @snapshot.command("list")

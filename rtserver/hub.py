@@ -121,6 +121,7 @@ class Hub:
         self.connections -= 1
 
     def identify(self, token: str | None, session: str | None) -> Identity:
+        self.turn.open()  # a token's times are compared with this moment, not with the last turn's
         now = self._dispatcher.ctx.now
         identity = self.authority.identify(token, session, now)
         self.blocks.check(identity.user, None, now)

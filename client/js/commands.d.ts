@@ -333,7 +333,7 @@ export interface Channel {
   presence(channel: string, after?: string, limit?: Int, options?: ReadOptions): Promise<PresencePage>;
   /** Changes how the channels of a namespace behave; answers all that is in force. */
   configure(namespace: string, options?: { class?: "must" | "latest" | "transient"; history_count?: Int; history_bytes?: Int; history_ms?: Int; idle_ms?: Int; subscribe?: "anonymous" | "user" | "service" | "admin"; publish?: "anonymous" | "user" | "service" | "admin"; presence?: "anonymous" | "user" | "service" | "admin"; presence_events_max?: Int; reset?: boolean } & WriteOptions): Promise<NamespaceRules>;
-  configure(namespace: string, class?: "must" | "latest" | "transient", history_count?: Int, history_bytes?: Int, history_ms?: Int, idle_ms?: Int, subscribe?: "anonymous" | "user" | "service" | "admin", publish?: "anonymous" | "user" | "service" | "admin", presence?: "anonymous" | "user" | "service" | "admin", presence_events_max?: Int, reset?: boolean, options?: WriteOptions): Promise<NamespaceRules>;
+  configure(namespace: string, class_?: "must" | "latest" | "transient", history_count?: Int, history_bytes?: Int, history_ms?: Int, idle_ms?: Int, subscribe?: "anonymous" | "user" | "service" | "admin", publish?: "anonymous" | "user" | "service" | "admin", presence?: "anonymous" | "user" | "service" | "admin", presence_events_max?: Int, reset?: boolean, options?: WriteOptions): Promise<NamespaceRules>;
 }
 
 /** The commands `presence.*`. */

@@ -1,6 +1,18 @@
 /** Types of the browser client of rtserver; rtserver.js says what it promises. */
 
-import type { Board, Channel, Counter, Data, Entry, Message, Nouns, Subscribed } from "./commands.js";
+import type {
+  Board,
+  Channel,
+  Counter,
+  Data,
+  Entry,
+  Message,
+  Nouns,
+  Presence,
+  Subscribed,
+  UserPresence,
+  WriteOptions,
+} from "./commands.js";
 
 export type * from "./commands.js";
 
@@ -36,7 +48,7 @@ export interface ChannelMessage extends Message {
 }
 
 /** Who came or went; of large channels only the count is told. */
-export interface Presence {
+export interface PresenceEvent {
   channel: string;
   users?: string[];
   count: number;
@@ -60,7 +72,7 @@ export interface Subscription<Item, Told = Item> extends AsyncIterable<Told> {
   readonly value: Item | undefined;
   on(event: "item", callback: (item: Item) => void): () => void;
   on(event: "gap", callback: (gap: Gap) => void): () => void;
-  on(event: "join" | "leave", callback: (presence: Presence) => void): () => void;
+  on(event: "join" | "leave", callback: (event: PresenceEvent) => void): () => void;
   /** Each subscribe reply, also after a reconnect. */
   on(event: "subscribed", callback: (reply: Subscribed) => void): () => void;
   /** null: it was closed here. */
@@ -74,15 +86,6 @@ type Reader<Item> = Subscription<Item>;
 export interface BoardState {
   entries: Entry[];
   count: number;
-}
-
-export interface PresenceState {
-  user: string;
-  status: string;
-  note: string | null;
-  devices: number;
-  idle: boolean;
-  last_seen: number | null;
 }
 
 export interface Channels extends Channel {
@@ -121,8 +124,8 @@ export interface Boards extends Board {
   ): Reader<BoardState>;
 }
 
-export interface Watchable {
-  watch(user: string, callback?: (state: PresenceState) => void): Reader<PresenceState>;
+export interface Presences extends Presence {
+  watch(user: string, callback?: (state: UserPresence) => void): Reader<UserPresence>;
 }
 
 export interface StateEvent {
@@ -138,13 +141,11 @@ export interface StateEvent {
   user?: string | null;
 }
 
-type Rest<T, K extends string> = K extends keyof T ? T[K] : unknown;
-
 export type Client = Omit<Nouns, "channel" | "counter" | "board" | "presence"> & {
   readonly channel: Channels;
   readonly counter: Counters;
   readonly board: Boards;
-  readonly presence: Rest<Nouns, "presence"> & Watchable;
+  readonly presence: Presences;
   readonly state: StateEvent["state"];
   readonly transport: Transport | null;
   readonly session: string | undefined;
@@ -156,11 +157,11 @@ export type Client = Omit<Nouns, "channel" | "counter" | "board" | "presence"> &
   call(
     method: string,
     params?: readonly Data[] | { readonly [name: string]: Data | undefined },
-    options?: import("./commands.js").WriteOptions,
+    options?: WriteOptions,
   ): Promise<any>;
   on(event: "state", callback: (state: StateEvent) => void): () => void;
   on(event: "gap", callback: (gap: Gap) => void): () => void;
-  on(event: "join" | "leave", callback: (presence: Presence) => void): () => void;
+  on(event: "join" | "leave", callback: (event: PresenceEvent) => void): () => void;
   /** It ended for good. */
   on(event: "close", callback: (error: RtError) => void): () => void;
   close(): void;

@@ -7,6 +7,8 @@ back. Requests, connections and hellos are kept for inspection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 
 import websockets
 
@@ -198,3 +200,19 @@ class FakeWebServer(FakeServer):
             handle, "127.0.0.1", port, subprotocols=["rt1.msgpack"], ssl=self.tls
         )
         self.port = self.listener.sockets[0].getsockname()[1]
+
+
+@contextlib.contextmanager
+def in_thread(server):
+    """A fake server in a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
+    try:
+        yield server, loop
+    finally:
+        asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

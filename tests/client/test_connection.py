@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-import threading
 
 import pytest
 import trustme
@@ -13,7 +11,7 @@ import trustme
 import rtclient
 import rtclient.sync
 from rtclient import link as link_module
-from tests.client.fake import FakeServer, FakeWebServer, WebPeer, until
+from tests.client.fake import FakeServer, FakeWebServer, WebPeer, in_thread, until
 
 
 class FragmentingServer(FakeWebServer):
@@ -230,22 +228,6 @@ async def test_options_that_mean_nothing_are_refused(url, options, complaint):
 
 
 # --- blocking ---
-
-
-@contextlib.contextmanager
-def in_thread(server):
-    """A fake server in a loop of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
-    try:
-        yield server, loop
-    finally:
-        asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 @pytest.mark.parametrize("kind", [FakeWebServer, UnixServer])

@@ -8,9 +8,10 @@ import time
 import pytest
 
 import rtclient
+import rtclient.sync
 from rtclient import credentials as credentials_module
 from rtclient import link as link_module
-from tests.client.fake import FakeServer, until
+from tests.client.fake import FakeServer, in_thread, until
 
 
 def silent(peer, request):
@@ -219,3 +220,19 @@ async def test_a_drain_does_not_wait_for_ever(monkeypatch):
         assert await write == ["x", 1]
         with pytest.raises(rtclient.OutcomeUnknown):
             await plain
+
+
+def test_the_blocking_client_beats_while_a_thread_calls_by_itself():
+    """The socket is lent to the calling thread, and taken back for each beat."""
+    with in_thread(FakeServer()) as (server, _):
+        server.says = {"heartbeat_ms": 20}
+        with rtclient.sync.connect(server.url) as rt:
+            until_s = time.monotonic() + 0.5
+            calls = 0
+            while time.monotonic() < until_s:
+                assert rt.call("echo", calls) == [calls]
+                calls += 1
+            time.sleep(0.1)
+            assert len(server.peers) == 1
+            pings = [request for request in server.requests if request[2] == "server.ping"]
+            assert len(pings) >= 3

@@ -235,6 +235,53 @@ test("a stream that something cut goes on by itself", async () => {
   assert.ok(world.states.every(({ state }) => state === "connected"));
 });
 
+test("a poll that hears of a new epoch goes on in it, and says so once", async () => {
+  const { world, server, rt } = await over("poll");
+  const got = [];
+  rt.channel.subscribe("c", (item) => got.push(item.offset));
+  rt.on("gap", ({ lost, why }) => got.push(`${lost} ${why}`));
+  server.offset = 7;
+  await world.passes(1);
+  const answers = [
+    [[[2, "gap", { channel: "c", why: "epoch" }], [2, "message", { channel: "c", ...message(2) }]], 2],
+    [[[2, "message", { channel: "c", ...message(3) }]], 3],
+  ];
+  const cursors = [];
+  server.poll = async (query) => {
+    cursors.push(query.cursor);
+    const [messages, offset] = answers.shift() ?? (await new Promise(() => {}));
+    return json({ messages, cursor: cursorOf([["c", ["f.9", offset]]]) });
+  };
+  rt.use("poll"); // asked anew, from what the readers know
+  await world.passes(1);
+  await settle();
+  rt.use("poll");
+  await world.passes(1);
+  assert.deepEqual(got, ["null epoch", 2, 3]);
+  assert.deepEqual(placeIn(cursors[0], "c"), ["e.1", 7]);
+  assert.deepEqual(placeIn(cursors.at(-1), "c"), ["f.9", 3]);
+});
+
+test("what is subscribed to while a line greets is followed, too", async () => {
+  const world = new World();
+  const server = new Server(world);
+  const rt = world.connect({ transport: "sse" });
+  rt.channel.subscribe("c", () => {});
+  let open;
+  const gate = new Promise((resolve) => { open = resolve; });
+  const stream = server.stream.bind(server);
+  server.stream = async (...args) => {
+    await gate;
+    return stream(...args);
+  };
+  await world.passes(1);
+  rt.channel.subscribe("d", () => {});
+  open();
+  await settle();
+  await world.passes(1);
+  assert.equal(server.streams.at(-1).query.channels, "c,d");
+});
+
 // --- from one transport to another ---
 
 test("falls back when sockets fail, and returns when they work", async () => {

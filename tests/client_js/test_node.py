@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -40,6 +41,27 @@ def node(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess
 def test_suite(suite):
     done = node("--test", "--test-reporter=spec", suite)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.skipif(shutil.which("tsc") is None, reason="tsc is not here: the client's types")
+def test_types_let_usage_pass_and_catch_misuse():
+    command = [str(shutil.which("tsc")), "--noEmit", "--strict", "--target", "es2022"]
+    command += ["--module", "nodenext", "--lib", "es2023,dom", str(HERE / "usage.ts")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_page_serves_the_one_source():
+    shown = HERE.parents[1] / "rtserver" / "demo" / "pages" / "client"
+    assert {file.name for file in shown.iterdir()} == {file.name for file in CLIENT.glob("*.js")}
+    for file in CLIENT.glob("*.js"):
+        assert (shown / file.name).resolve() == file
+
+
+def test_it_is_small():
+    """The numbers that README states."""
+    source = b"".join(file.read_bytes() for file in CLIENT.glob("*.js"))
+    assert len(gzip.compress(source, 9)) < 19_000
 
 
 def test_cursors_are_the_servers():

@@ -43,6 +43,10 @@ class Site:
     def kill(self) -> None:
         self._process.kill()
 
+    def drain(self) -> None:
+        """SIGTERM: it says so, spreads the reconnects and closes."""
+        assert self._process.stop() == 0
+
     def start(self) -> None:
         listen = f"{self._host}:{self._port}"
         options = ("--listen", listen, "--pages", PAGES)
@@ -168,6 +172,17 @@ async def test_a_restart_loses_nothing(chromium, site, transport):
         await page.run("added")
     assert await page.run("rt.counter.get('once')") == 2
     assert await page.run("rt.transport") == transport
+    assert await page.run("gaps") == []
+
+
+async def test_a_deploy_loses_nothing(chromium, site):
+    page = await open_page(chromium, site)
+    await page.run(FOLLOW)
+    await site.publish(20)
+    await asyncio.to_thread(site.drain)
+    site.start()
+    await site.publish(20)
+    await page.until(site.all)
     assert await page.run("gaps") == []
 
 

@@ -21,6 +21,7 @@ keys = "{keys}"
 audience = "shop"
 leeway_ms = 0
 services.shop.hash = "{hash}"
+services.ops = {{ hash = "{hash}", role = "admin" }}
 
 [namespaces.open]
 subscribe = "user"
@@ -181,6 +182,17 @@ def test_http_asks_the_same(server, keys):
     assert post(server, "counter.get", ["score:ann"], **session) == (200, 0)
     assert post(server, "counter.get", ["score:bob"], **session)[0] == 403
     assert post(server, "counter.get", ["score:ann"], **{"Rt-Session": "0" * 32})[0] == 401
+
+
+def test_the_command_line_shows_a_token_too(server):
+    refused = cli("snapshot", "create", server.data)
+    assert refused.returncode == 1
+    assert json.loads(refused.stdout.removeprefix("!"))[1] == "unauthenticated"
+    shop = cli("snapshot", "create", server.data, "--token", f"key:shop:{SECRET}")
+    assert json.loads(shop.stdout.removeprefix("!"))[1] == "forbidden"
+    made = cli("snapshot", "create", server.data, "--token", f"key:ops:{SECRET}")
+    assert made.returncode == 0, made.stdout
+    assert json.loads(made.stdout)["created"]
 
 
 # --- over time ---

@@ -60,3 +60,7 @@ def test_the_packages_are_the_installed_ones_and_typed(installed, tmp_path):
     for package in ("rtserver", "rtclient"):
         assert (installed / package / "py.typed").exists()
     assert (installed / "rtserver" / "ARCHITECTURE.md").exists()
+    pages = installed / "rtserver" / "demo" / "pages"
+    assert "<title>" in (pages / "index.html").read_text("utf-8")
+    client = (ROOT / "client" / "js" / "rtserver.js").read_text("utf-8")
+    assert (pages / "client" / "rtserver.js").read_text("utf-8") == client

@@ -356,6 +356,16 @@ async def test_a_kick_closes_every_connection_of_the_user_and_nobody_elses():
     assert len(rig.sessions) == 1
 
 
+async def test_a_token_is_looked_at_with_the_time_of_this_moment():
+    rig = Rig()
+    await rig.settle()
+    seen = []
+    rig.authority.identify = lambda token, session, now: seen.append(now) or rig.authority.default
+    rig.clock.advance(900)
+    rig.hub.identify("token", None)
+    assert seen == [rig.clock.now_ms()]
+
+
 async def test_nothing_is_kept_of_users_who_left():
     rig = Rig()
     peers = [rig.connect() for _ in range(3)]
