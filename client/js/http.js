@@ -52,18 +52,17 @@ export class Http {
   // --- requests ---
 
   /** A good response; throws the problem (RFC 9457) of another one. */
-  async #fetch(path, init) {
+  async #fetch(path, init, isAgain = false) {
     const session = this.session && { "Rt-Session": this.session };
     const headers = { ...init.headers, ...session };
     const options = { signal: this.#all.signal, cache: "no-store", ...init, headers };
     const response = await this.link.env.fetch(this.link.url + path, options);
     this.link.heard(this);
     if (response.ok) return response;
-    if (response.status === UNAUTHENTICATED && session && session["Rt-Session"] === this.session) {
-      await this.#greet(); // a session that nothing was asked in ends
-    }
-    if (response.status === UNAUTHENTICATED && session) return this.#fetch(path, init);
-    throw await problemOf(response);
+    if (response.status !== UNAUTHENTICATED || !session) throw await problemOf(response);
+    if (isAgain) throw lostError("the session ended at once");
+    if (session["Rt-Session"] === this.session) await this.#greet(); // unasked, a session ends
+    return this.#fetch(path, init, true);
   }
 
   #post(path, body) {

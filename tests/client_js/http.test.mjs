@@ -327,3 +327,24 @@ test("use: another transport, and nothing is lost", async () => {
   assert.equal(rt.transport, "sse");
   assert.throws(() => rt.use("pigeon"), TypeError);
 });
+
+test("a session that ends at once is not asked for without a pause", async () => {
+  const world = new World();
+  const server = new Server(world);
+  const respond = world.respond;
+  world.respond = (request) => {
+    if (world.requests.length > 50) throw new TypeError("asked without end");
+    return request.path === "/v1/call/server.hello" ? respond(request) : problem(401, 401, "unauthenticated");
+  };
+  const rt = world.connect({ transport: "poll" });
+  await settle();
+  rt.counter.get("x").catch(() => {});
+  await settle();
+  assert.ok(world.requests.length < 8, `${world.requests.length} requests`);
+  assert.equal(rt.state, "connecting");
+  world.respond = respond;
+  await world.passes(5_000);
+  assert.equal(rt.state, "connected");
+  assert.equal(server.calls.length, 1);
+  rt.close();
+});
