@@ -348,3 +348,28 @@ test("a session that ends at once is not asked for without a pause", async () =>
   assert.equal(server.calls.length, 1);
   rt.close();
 });
+
+test("two requests that find the session ended go on with the same new one", async () => {
+  const { world, server, rt } = await over("poll");
+  const respond = world.respond;
+  const got = [];
+  rt.channel.subscribe("c", (item) => got.push(item.offset));
+  await world.passes(1);
+  server.session = "h2"; // as after a night's sleep
+  world.respond = async (request) => {
+    await settle();
+    return respond(request);
+  };
+  world.window.dispatchEvent(new Event("online")); // asks for a sign of life: another poll
+  const value = rt.counter.get("x");
+  for (let n = 0; n < 20; n += 1) await world.passes(1);
+  assert.equal(rt.state, "connected");
+  assert.equal(await value, 7);
+  server.publish();
+  for (let n = 0; n < 10; n += 1) await world.passes(1);
+  assert.deepEqual(got, [1]);
+  const hellos = world.requests.filter(({ path }) => path === "/v1/call/server.hello");
+  assert.equal(hellos.length, 2);
+  assert.ok(hellos.every(({ init }) => !init.headers["Rt-Session"]));
+  rt.close();
+});
