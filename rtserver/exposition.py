@@ -2,11 +2,13 @@
 
 Everything is read when somebody asks; nothing here is called by an operation. Names follow the
 conventions of Prometheus: base units, `_total` for what only grows, no label whose values a client
-chooses. Each configured bound that fills up has a gauge of how much of it is used.
+chooses. Each configured bound that fills up has a gauge of how much of it is used. The text is made
+once an iteration of the loop, however many ask for it at a time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -61,10 +63,17 @@ class Exposition(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+        self._text: bytes | None = None  # of this iteration
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""
-        return generate_latest(self._registry)
+        if self._text is None:
+            self._text = generate_latest(self._registry)
+            asyncio.get_running_loop().call_soon(self._forget)
+        return self._text
+
+    def _forget(self) -> None:
+        self._text = None
 
     def describe(self) -> Iterator[Metric]:
         """Nothing beforehand: registering must not look at a server that is still being built."""

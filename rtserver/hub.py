@@ -24,6 +24,7 @@ from rtserver.errors import (
     CLOSE_SLOW,
     CLOSE_UNAUTHENTICATED,
     CloseKind,
+    RtError,
 )
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
@@ -219,6 +220,14 @@ class Hub:
             self.charge(connection, size)
 
     # --- before authentication ---
+
+    def is_stranger(self, token: str | None, session: str | None) -> bool:
+        if not self.authority.must_prove:
+            return False
+        try:
+            return self.identify(token, session).rank == _ANONYMOUS
+        except RtError:
+            return True
 
     def must_identify(self, connection: Connection) -> bool:
         """Whether it may do nothing yet but say who it is."""

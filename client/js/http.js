@@ -16,6 +16,7 @@ const FIRST_MS = 10_000; // until the first event of a stream, or the first answ
 const POLL_MS = 20_000;
 const STREAM_MS_MIN = 5_000; // a stream that lasted so long was cut by something between
 const UNAUTHENTICATED = 401;
+const HELLO = "/v1/call/server.hello";
 
 export class Http {
   sentAt = 0;
@@ -25,6 +26,7 @@ export class Http {
   #isDue = false; // what is followed has changed, and is asked anew soon
   #isPosting = false;
   #isProven = false; // pushes can come this way
+  #greeting; // a new session is asked for; it is one for all who found the old one ended
 
   constructor(link, { polls }) {
     this.link = link;
@@ -43,8 +45,7 @@ export class Http {
   }
 
   async #greet() {
-    this.session = undefined;
-    const response = await this.#post("/v1/call/server.hello", this.hello);
+    const response = await this.#post(HELLO, this.hello);
     this.reply = decode(await response.json());
     this.session = this.reply.session;
   }
@@ -52,18 +53,20 @@ export class Http {
   // --- requests ---
 
   /** A good response; throws the problem (RFC 9457) of another one. */
-  async #fetch(path, init) {
-    const session = this.session && { "Rt-Session": this.session };
+  async #fetch(path, init, isAgain = false) {
+    const session = path !== HELLO && this.session && { "Rt-Session": this.session };
     const headers = { ...init.headers, ...session };
     const options = { signal: this.#all.signal, cache: "no-store", ...init, headers };
     const response = await this.link.env.fetch(this.link.url + path, options);
     this.link.heard(this);
     if (response.ok) return response;
-    if (response.status === UNAUTHENTICATED && session && session["Rt-Session"] === this.session) {
-      await this.#greet(); // a session that nothing was asked in ends
+    if (response.status !== UNAUTHENTICATED || !session) throw await problemOf(response);
+    if (isAgain) throw lostError("the session ended at once");
+    if (session["Rt-Session"] === this.session) { // a session that nothing was asked in ends
+      this.#greeting ??= this.#greet().finally(() => this.#greeting = undefined);
+      await this.#greeting;
     }
-    if (response.status === UNAUTHENTICATED && session) return this.#fetch(path, init);
-    throw await problemOf(response);
+    return this.#fetch(path, init, true);
   }
 
   #post(path, body) {

@@ -164,7 +164,11 @@ class Sessions:
             self._forget(next(iter(self._detached.values())))
 
     def _is_over(self, session: Session, now: int) -> bool:
-        return session.connection is None and session.ends_at <= now
+        """Also of one whose connection was closed for good and is not gone yet."""
+        if session.connection is None:
+            return session.ends_at <= now
+        closed_as = session.connection.closed_as
+        return closed_as is not None and not closed_as.resume
 
     def _forget(self, session: Session) -> None:
         del self._detached[session.id]

@@ -10,18 +10,21 @@ nobody subscribes to.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from rtserver.errors import LIMIT_REACHED, NOT_FOUND, RtError
+from rtserver.errors import INVALID_PARAMS, LIMIT_REACHED, NOT_FOUND, RtError
 from rtserver.limits import Limits
 from rtserver.state.channels import Message
 from rtserver.wire.codec import pack
 
 __all__ = ["Subject", "SubjectKind", "Watch", "Watches", "parts_of"]
+
+_only_spelling = re.compile(r"(?:[^%]|%25|%3A)*+").fullmatch
 
 
 class Subject(Protocol):
@@ -127,6 +130,14 @@ class Watches:
         return watch
 
     def _subject(self, name: str) -> Subject:
+        """What a name stands for. One thing has one name: a block or a watch of another spelling
+        would not be found."""
+        if not _only_spelling(name):
+            raise RtError(
+                INVALID_PARAMS,
+                f"{name!r} is spelled in another way than expected: in names % is %25 and : is %3A,"
+                " nothing else is encoded",
+            )
         kind, *parts = parts_of(name)
         make = self._kinds.get(kind)
         if make is None or not parts:

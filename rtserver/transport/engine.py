@@ -83,6 +83,9 @@ class Engine(Protocol):
     def identify(self, token: str | None, session: str | None) -> Identity:
         """Who shows this token or this session id, or neither. Raises RtError."""
 
+    def is_stranger(self, token: str | None, session: str | None) -> bool:
+        """Whether who shows that may do nothing yet but say who it is."""
+
     def connect(
         self,
         form: Form,

@@ -18,7 +18,7 @@ from rtserver.errors import RtError
 from rtserver.session.connection import Connection
 from rtserver.transport.engine import Engine, Progress
 from rtserver.transport.exchange import Exchange
-from rtserver.transport.policy import check
+from rtserver.transport.policy import check, credentials
 from rtserver.transport.proxies import client_address
 from rtserver.transport.routes import WEBSOCKET_PATH, check_running, route
 from rtserver.transport.stream import END_GRACE_S, end_transport
@@ -65,7 +65,7 @@ class HttpStream(asyncio.Protocol):
         self._transport = transport
         self._address = address
         self._admin = admin
-        self._parser = RequestParser(engine.limits)
+        self._parser = RequestParser(engine.limits, self._is_known)
         self._input = bytearray()  # received and not parsed
         self._exchange: Exchange | None = None
         self._reading = True
@@ -162,6 +162,10 @@ class HttpStream(asyncio.Protocol):
                 self._begin(answer)
         if is_last:
             self._linger()
+
+    def _is_known(self, request: Request) -> bool:
+        """Whether who asks may do more here than say who it is."""
+        return not self.engine.is_stranger(*credentials(request))
 
     def _client_address(self, request: Request) -> str | None:
         forwarded_for = request.header("x-forwarded-for")

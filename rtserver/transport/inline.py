@@ -68,28 +68,30 @@ class InlineStream(Stream):
         start = self._position
         end = self._buffer.find(b"\n", start)
         length = (len(self._buffer) if end < 0 else end) - start
-        if length > self._engine.limits.inline_line_bytes_max:
-            self._refuse_line(length)
+        bound = self._engine.limits.inline_line_bytes_max
+        if length > bound:
+            why = f"a line of {length} bytes or more, at most {bound} are accepted"
+            self._give_up(ProtocolError(why, FRAME_TOO_LARGE, CLOSE_TOO_LARGE))
             return None
         if end < 0:
             return None
         self._position = end + 1
         return self._buffer[start:end]
 
-    def _refuse_line(self, length: int) -> None:
-        bound = self._engine.limits.inline_line_bytes_max
-        error = ProtocolError(
-            f"a line of {length} bytes or more, at most {bound} are accepted", FRAME_TOO_LARGE
-        )
+    def _give_up(self, error: ProtocolError) -> None:
+        """Nothing more of this peer is read."""
         self._engine.metrics.count_error(error.kind.name)
         self.connection.reply_error(None, error)
-        self.connection.close(CLOSE_TOO_LARGE, error.message)
+        self.connection.close(error.close, error.message)
         self._buffer = b""
 
     def _run_line(self, line: bytes) -> int:
         try:
             text = line.decode("utf-8").strip()
             if not text:
+                return 1
+            if inline.is_request_line(text):
+                self._give_up(ProtocolError("this is HTTP, with a method that nobody knows here"))
                 return 1
             method, positional, named = inline.parse_line(text)
         except UnicodeDecodeError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -37,16 +38,19 @@ class Phase(Enum):
 
 
 class RequestParser:
-    """The requests of one connection. `feed` it piece by piece, take what is `ready`."""
+    """The requests of one connection. `feed` it piece by piece, take what is `ready`. `is_known`
+    is asked by the head of a request whose body is more than a stranger may send."""
 
     __slots__ = (
         "_body",
+        "_body_bytes_max",
         "_expects",
         "_framing",
         "_head_bytes",
         "_headers",
         "_idle_bytes",
         "_is_head_over",
+        "_is_known",
         "_limits",
         "_parser",
         "_request",
@@ -57,7 +61,9 @@ class RequestParser:
         "rest",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self, limits: Limits, is_known: Callable[[Request], bool] = lambda _request: True
+    ) -> None:
         self.ready: deque[Request | Problem] = deque()  # whole requests, or why there is none
         self.phase = Phase.NOTHING
         self.closed = False  # nothing that comes after what is ready is a request
@@ -69,6 +75,8 @@ class RequestParser:
         self._head_bytes = 0
         self._idle_bytes = 0  # of a head, or between the parts of a body
         self._body = bytearray()
+        self._is_known = is_known
+        self._body_bytes_max = 0  # of this request, as far as was asked
         self._expects = False
         self._framing: bytes | None = None  # of a body that httptools takes for something else
         self._is_head_over = False  # its events are about our own words
@@ -141,6 +149,8 @@ class RequestParser:
             self._body = bytearray()
             self._expects = False
             self._request = None
+            limits = self._limits
+            self._body_bytes_max = min(limits.http_body_bytes_max, limits.unauthenticated_bytes_max)
 
     def on_url(self, url: bytes) -> None:
         if not self._is_head_over:
@@ -161,21 +171,28 @@ class RequestParser:
             self._refuse_head(size)
             return
         try:
-            self._request = self._checked()
+            request = self._checked()
+            length = int(self._headers.get("content-length", ["0"])[0])
+            self._check_length(request, length, f"{length} bytes")
         except Problem as problem:
             self._refuse(problem)
             return
+        self._request = request
         self.phase = Phase.BODY
         self._idle_bytes = 0
         if self._parser.should_upgrade():
             self._framing = self._body_framing()
 
     def on_body(self, data: bytes) -> None:
-        if self.closed:
+        if self.closed or self._request is None:
             return
         self._body += data
         self._idle_bytes = 0
-        self._check_length(len(self._body))
+        length = len(self._body)
+        try:
+            self._check_length(self._request, length, f"{length} bytes or more")
+        except Problem as problem:
+            self._refuse(problem)
 
     def on_message_complete(self) -> None:
         if self.closed or self._request is None or self._framing is not None:
@@ -238,19 +255,20 @@ class RequestParser:
                 )
             if version == "1.0":
                 raise Problem(400, "HTTP/1.0 knows no Transfer-Encoding")
-        length = self._headers.get("content-length")
-        if length is not None:
-            self._check_length(int(length[0]), announced=True)
 
-    def _check_length(self, length: int, *, announced: bool = False) -> None:
+    def _check_length(self, request: Request, length: int, shown: str) -> None:
         bound = self._limits.http_body_bytes_max
-        if length <= bound:
+        if length <= self._body_bytes_max:
             return
-        size = f"{length} bytes" if announced else f"{length} bytes or more"
-        problem = Problem(413, f"a body of {size}, at most {bound} are accepted")
-        if announced:
-            raise problem
-        self._refuse(problem)
+        if length > bound:
+            raise Problem(413, f"a body of {shown}, at most {bound} are accepted")
+        if not self._is_known(request):
+            raise Problem(
+                413,
+                f"a body of {shown}, at most {self._body_bytes_max} are accepted of who shows"
+                " neither a valid token nor a session",
+            )
+        self._body_bytes_max = bound
 
     def _check_expectation(self, version: str) -> bool:
         """Whether the client waits for 100 (RFC 9110 section 10.1.1)."""

@@ -12,11 +12,18 @@ from typing import Any
 
 from rtserver.wire.jsonform import scan_json, to_json
 
-__all__ = ["encode_error", "encode_push", "encode_reply", "parse_line"]
+__all__ = ["encode_error", "encode_push", "encode_reply", "is_request_line", "parse_line"]
 
 _NAMED = re.compile(r"([a-z][a-z0-9_]*)=")
 _WORD = re.compile(r"\S+")
 _SPACE = re.compile(r"\s*")
+_REQUEST_LINE = re.compile(r"\S+ \S+ HTTP/[0-9.]+")
+
+
+def is_request_line(line: str) -> bool:
+    """Whether HTTP begins here. A page may choose a method that nobody knows, and its body would be
+    lines: whoever has its own name point at this machine (DNS rebinding) could command us."""
+    return _REQUEST_LINE.fullmatch(line) is not None
 
 
 def parse_line(line: str) -> tuple[str, list[Any], dict[str, Any]]:

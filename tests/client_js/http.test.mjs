@@ -374,3 +374,49 @@ test("use: another transport, and nothing is lost", async () => {
   assert.equal(rt.transport, "sse");
   assert.throws(() => rt.use("pigeon"), TypeError);
 });
+
+test("a session that ends at once is not asked for without a pause", async () => {
+  const world = new World();
+  const server = new Server(world);
+  const respond = world.respond;
+  world.respond = (request) => {
+    if (world.requests.length > 50) throw new TypeError("asked without end");
+    return request.path === "/v1/call/server.hello" ? respond(request) : problem(401, 401, "unauthenticated");
+  };
+  const rt = world.connect({ transport: "poll" });
+  await settle();
+  rt.counter.get("x").catch(() => {});
+  await settle();
+  assert.ok(world.requests.length < 8, `${world.requests.length} requests`);
+  assert.equal(rt.state, "connecting");
+  world.respond = respond;
+  await world.passes(5_000);
+  assert.equal(rt.state, "connected");
+  assert.equal(server.calls.length, 1);
+  rt.close();
+});
+
+test("two requests that find the session ended go on with the same new one", async () => {
+  const { world, server, rt } = await over("poll");
+  const respond = world.respond;
+  const got = [];
+  rt.channel.subscribe("c", (item) => got.push(item.offset));
+  await world.passes(1);
+  server.session = "h2"; // as after a night's sleep
+  world.respond = async (request) => {
+    await settle();
+    return respond(request);
+  };
+  world.window.dispatchEvent(new Event("online")); // asks for a sign of life: another poll
+  const value = rt.counter.get("x");
+  for (let n = 0; n < 20; n += 1) await world.passes(1);
+  assert.equal(rt.state, "connected");
+  assert.equal(await value, 7);
+  server.publish();
+  for (let n = 0; n < 10; n += 1) await world.passes(1);
+  assert.deepEqual(got, [1]);
+  const hellos = world.requests.filter(({ path }) => path === "/v1/call/server.hello");
+  assert.equal(hellos.length, 2);
+  assert.ok(hellos.every(({ init }) => !init.headers["Rt-Session"]));
+  rt.close();
+});

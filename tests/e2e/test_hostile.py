@@ -197,6 +197,17 @@ def test_an_endless_line(server, chunk):
     assert json.loads(close[1:])[2]["code"] == 4501
 
 
+@pytest.mark.parametrize("method", [b"BREW", b"patch", b"counter.add"])
+def test_a_page_cannot_send_lines_in_the_body_of_a_request(server, method):
+    """Of its own origin, by DNS rebinding, it may choose any method."""
+    head = b" /a HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 19\r\n\r\n"
+    answer = server.raw(method + head + b"counter.add pwned 1\r\n")
+    error, close = answer.decode().splitlines()
+    assert json.loads(error[1:])[1] == "protocol_error"
+    assert json.loads(close[1:])[2]["code"] == 4500
+    assert server.inline("counter.get pwned") == ["0"]
+
+
 def test_a_long_script_piped_in(server):
     lines = [f"counter.add piped:{number % 7}" for number in range(5_000)]
     names = json.dumps([f"piped:{number}" for number in range(7)])

@@ -132,6 +132,13 @@ async def test_metrics_are_prometheus_text(http):
 # --- event streams ---
 
 
+def test_a_flood_of_scrapes_is_one_scrape_a_turn(server):
+    """Each would cost half a millisecond of everybody's time."""
+    found = responses(server.raw(get("/metrics") * 15))
+    assert [one.status for one in found] == [200] * 15
+    assert len({one.body for one in found}) <= 5  # the bytes that were sent are in it
+
+
 async def read_events(response, number):
     """(push, id) of the next events, as the standard says to read them."""
     found = []

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from tests.process import ErrorReply, ServerProcess, cli, eventually
+from tests.transport.web import responses
 
 SECRET = "correct-horse-battery-staple"
 CONFIG = """
@@ -237,6 +238,25 @@ def test_keys_are_rotated_without_a_restart(place, config, tmp_path):
         with server.client() as client:
             assert "expected one of new" in str(refused(client, "server.hello", None, None, old))
             hello(client, token(keys, "ann"))
+
+
+def test_a_stranger_cannot_send_much(server, keys):
+    """Ten thousand of them would fill the memory."""
+    body = f"[{' ' * 70_000}]".encode()
+    bearer = f"Authorization: Bearer {token(keys, 'ann')}\r\n"
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    for shown, statuses in (
+        ("", [413]),
+        ("Authorization: Bearer x\r\n", [413]),
+        ("Rt-Session: x\r\n", [413]),
+        (bearer, [200]),
+    ):
+        head = f"POST /v1/call/server.ping HTTP/1.1\r\nHost: x\r\n{shown}"
+        head += "Content-Type: application/json\r\n"
+        whole = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        parts = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunked
+        for request in (whole, parts):
+            assert [one.status for one in responses(server.raw(request))] == statuses
 
 
 def said(server, text):

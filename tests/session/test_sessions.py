@@ -138,6 +138,18 @@ def test_an_id_says_who_asks_and_each_use_renews_the_window(world):
     assert world.sessions.find(session, world.now) is None
 
 
+def test_a_kick_ends_the_session_before_its_socket_is_gone(world):
+    """Who is in no hurry to close could go on with it elsewhere."""
+    client = Client(world)
+    session = client.hello()["session"]
+    client.connection.close(CLOSE_KICKED, "away")
+    assert world.sessions.find(session, world.now) is None
+    other = Client(world)
+    assert not other.hello(session)["resumed"]
+    client.lose()
+    assert world.sessions.find(session, world.now) is None
+
+
 def test_a_storm_of_resumes_reads_a_history_once(world):
     epoch = world.call("channel.publish", "room:1", "x")["epoch"]
     clients = [Client(world, f"u{number}") for number in range(50)]

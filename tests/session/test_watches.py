@@ -47,6 +47,9 @@ def test_names_inside_are_percent_encoded(world):
         ("$board:b:top:1001", "expected 1 to 1000"),
         ("$board:b:around:ann:x", "radius is 'x', expected 1 to 100"),
         ("$board:b", "expected \\$board"),
+        ("$counter:%6Cikes", "nothing else is encoded"),
+        ("$%63ounter:likes", "nothing else is encoded"),
+        ("$counter:a%3ab", "nothing else is encoded"),
     ],
 )
 def test_what_cannot_be_watched_is_refused(world, name, message):
