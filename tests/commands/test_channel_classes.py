@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtserver.commands.kinds import TIME_MAX
 from rtserver.limits import Limits
 from tests.world import Peer, Refused, World
 
@@ -91,6 +92,31 @@ def test_a_namespace_of_another_class_forgets_its_past_but_not_its_offsets(world
     publish(world, "room:1", ("k", 3))
     reply = world.call("channel.subscribe", "room:1", [epoch, 1])
     assert (reply["recovered"], reply["offset"]) == (False, 3)
+
+
+@pytest.mark.parametrize("options", [{"idempotency_key": "k"}, {"source": ["s", 0, 1]}])
+def test_what_was_refused_is_not_published_by_a_replay(world, options):
+    user = world.connect(peer := Peer(), role="user")
+    items = [["room:1", 1], ["typing:1", 2], ["room:2", 3]]
+    reply = world.call_on(user, peer, "channel.publish_many", items, **options)
+    assert ["error" in item for item in reply["items"]] == [True, True, True]
+    assert len(world.replayed().channels) == 0
+
+
+def test_a_refused_item_that_no_record_can_hold_harms_nobody(world):
+    source = {"source": ["s", 0, 1]}
+    reply = world.call_frame([0, 1, "channel.publish_many", [[[2**70, 1]]], source])
+    assert "error" in reply["items"][0]
+
+
+def test_the_longest_history_there_is_fires_its_timer(world):
+    world.call("channel.configure", "room", None, None, None, TIME_MAX)
+    publish(world, "room:1", (None, 1))
+    for _ in range(3):
+        world.advance(TIME_MAX // 8)
+    assert len(world.store.channels.get("room:1").history) == 1
+    with pytest.raises(Refused, match="history_ms"):
+        world.call("channel.configure", "room", None, None, None, TIME_MAX + 1)
 
 
 def test_subscribers_stay_when_their_namespace_becomes_transient_and_back(world):
