@@ -190,3 +190,56 @@ def test_a_reader_of_latest_who_is_cut_now_and_then_ends_with_the_same_values(ch
             position = follow()
     assert values == {key: number for number, (key, _) in enumerate(changes)}
     world.assert_same()
+
+
+def test_a_slow_reader_hears_again_after_its_channel_became_one_that_keeps():
+    world = World(Limits(outbox_soft_bytes=1_000))
+    world.call("channel.configure", "typing", "transient")
+    reader = world.connect(peer := Peer())
+    world.call_on(reader, peer, "channel.subscribe", "typing:1")
+    peer.stuck = 2_000
+    reader.measure()
+    publish(world, "typing:1", (None, "dropped"))
+    world.call("channel.configure", "typing", "must")
+    publish(world, "typing:1", (None, "kept"))
+    peer.stuck = 0
+    reader.measure()
+    world.advance(1)
+    world.advance(1)
+    publish(world, "typing:1", (None, "after"))
+    gap, *heard = [push[2] for push in peer.take()]
+    assert gap == {"channel": "typing:1", "lost": 1, "why": "slow"}
+    assert [message["data"] for message in heard] == ["kept", "after"]
+
+
+def test_a_slow_reader_is_told_what_it_missed_after_its_channel_became_transient():
+    world = World(Limits(outbox_soft_bytes=1_000))
+    reader = world.connect(peer := Peer())
+    world.call_on(reader, peer, "channel.subscribe", "room:1")
+    peer.stuck = 2_000
+    reader.measure()
+    publish(world, "room:1", (None, "kept"))
+    world.call("channel.configure", "room", "transient")
+    publish(world, "room:1", (None, "dropped"))
+    peer.stuck = 0
+    reader.measure()
+    world.advance(1)
+    world.advance(1)
+    gap, kept = [push[2] for push in peer.take()]
+    assert gap == {"channel": "room:1", "lost": 1, "why": "slow"}
+    assert kept["data"] == "kept"
+
+
+def test_a_held_transient_message_hides_nothing_of_a_channel_that_keeps(world):
+    world.open_turn()
+    world.send("channel.publish", "typing:1", 1, options={"ack": "synced"})
+    world.send("channel.configure", "typing", "must")
+    world.send("channel.publish", "typing:1", 2)
+    reader = world.connect(peer := Peer())
+    world.send("channel.subscribe", "typing:1", connection=reader)
+    world.end_turn()
+    ((_, _, _, reply),) = peer.take()
+    assert (reply["offset"], reply["messages"]) == (0, [])
+    world.sync()
+    assert [push[2].get("offset") for push in peer.take()] == [None, 1]
+    world.peer.take()
