@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from rtserver.limits import Limits
+from rtserver.limits import TIME_MAX, Limits
 
 __all__ = ["Config", "ConfigError", "LogConfig", "Namespace", "load_config", "parse_listen"]
 
@@ -42,8 +42,8 @@ class Namespace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     history_count: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
     history_bytes: Annotated[int, Meta(ge=0)] = 1024 * 1024
-    history_ms: Annotated[int, Meta(ge=0)] = 600_000
-    idle_ms: Annotated[int, Meta(ge=1_000)] = 86_400_000  # empty and untouched so long: forgotten
+    history_ms: Annotated[int, Meta(ge=0, le=TIME_MAX)] = 600_000
+    idle_ms: Annotated[int, Meta(ge=1_000, le=TIME_MAX)] = 86_400_000  # empty, untouched: forgotten
     kind: ChannelKind = msgspec.field(default="must", name="class")
     subscribe: Role = "service"  # the least role that may subscribe and read the history
     publish: Role = "service"  # the least role that may publish

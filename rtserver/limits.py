@@ -24,6 +24,7 @@ __all__ = [
     "NOTE_BYTES_MAX",
     "REPLY_BYTES_MAX",
     "STREAM_CHANNELS_MAX",
+    "TIME_MAX",
     "VALUES_MAX",
     "VECTOR_MAX",
     "Limits",
@@ -42,6 +43,7 @@ VALUES_MAX = 16_384  # values in one frame, containers and map keys included
 REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
 LATEST_KEYS_MAX = 10_000  # keys of a channel of the class latest, whatever history_count says
 STREAM_CHANNELS_MAX = 64  # of one event stream or long poll: their cursor names them all
+TIME_MAX = 2**53  # ms of anything that is said to last: added to the time it stays below 64 bits
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 

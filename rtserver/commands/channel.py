@@ -131,9 +131,8 @@ def publish_many(store: Store, ctx: Context, items: list[Any]) -> dict[str, Any]
     results = each(items, one)
     if not ctx.replaying and not all(map(_is_kept, results)):
         kept = [item for item, result in zip(items, results, strict=True) if _is_kept(result)]
-        if kept:
-            ctx.log_as(kept)
-        else:
+        ctx.log_as(kept)  # also none of them: a key or a source has the call logged all the same
+        if not kept:
             ctx.log_nothing()
     return {"items": results}
 
@@ -327,7 +326,7 @@ def presence(
         Param("class", one_of(*get_args(ChannelKind)), None),
         Param("history_count", at_most(_HISTORY_COUNT_MAX), None),
         Param("history_bytes", UINT, None),
-        Param("history_ms", UINT, None),
+        Param("history_ms", at_most(TIME_MAX, 0), None),
         Param("idle_ms", at_most(TIME_MAX, _IDLE_MIN_MS), None),
         Param("subscribe", ROLE, None),
         Param("publish", ROLE, None),

@@ -17,6 +17,7 @@ from rtserver.limits import (
     LIST_MAX,
     META_BYTES_MAX,
     NOTE_BYTES_MAX,
+    TIME_MAX,
     VECTOR_MAX,
 )
 from rtserver.wire.codec import check_data, pack
@@ -50,7 +51,6 @@ __all__ = [
     "one_of",
 ]
 
-TIME_MAX = 2**53
 _TEXT_CHARS_MAX = 4_096
 
 

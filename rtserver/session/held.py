@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from rtserver.state.channels import Message
+from rtserver.state.channels import UNNUMBERED, Message
 
 __all__ = ["Held"]
 
@@ -64,6 +64,6 @@ class Held:
                 yield run
 
     def first_offset(self, channel: str) -> int | None:
-        """The offset of the first message of a channel that is held."""
-        held = self._held.get(channel)
-        return None if held is None else held[0][0].offset
+        """The offset of the first message of a channel that is held and has one."""
+        held = self._held.get(channel, ())
+        return next((one.offset for one, _ in held if one.offset != UNNUMBERED), None)

@@ -51,6 +51,7 @@ class Router:
         "_pages",
         "_ready",
         "_subscribers",
+        "_unsent",
         "presence",
         "subscriptions",
         "watches",
@@ -69,6 +70,7 @@ class Router:
         self._behind: dict[Connection, dict[Subscription, None]] = {}
         self._audience = 0  # subscribers of the messages taken since somebody asked
         self._ready: list[Message] = []  # leave at the end of this turn
+        self._unsent: dict[str, int] = {}  # channel -> the first offset of these
         self._held = Held()
         self._idle: list[str] = []
 
@@ -93,6 +95,8 @@ class Router:
             self._held.keep(message, synced=synced)
         else:
             self._ready.append(message)
+            if not follows and message.offset != UNNUMBERED:
+                self._unsent.setdefault(message.channel, message.offset)
 
     def take_audience(self) -> int:
         """How many pushes were caused since the last call: they cost time too."""
@@ -110,8 +114,7 @@ class Router:
     def written(self, seq: int) -> None:
         """The block of this turn is in the log and ends at `seq`."""
         self._held.written(seq)
-        ready, self._ready = self._ready, []
-        for _, run in groupby(ready, key=_channel_of):
+        for _, run in groupby(self._take_ready(), key=_channel_of):
             self._deliver(list(run))
 
     def synced(self, seq: int) -> None:
@@ -121,9 +124,13 @@ class Router:
 
     def hold_ready(self) -> None:
         """The block of this turn could not be written yet: its messages wait for that."""
-        ready, self._ready = self._ready, []
-        for message in ready:
+        for message in self._take_ready():
             self._held.keep(message, synced=False)
+
+    def _take_ready(self) -> list[Message]:
+        ready, self._ready = self._ready, []
+        self._unsent.clear()
+        return ready
 
     def tell_presence(self, now: int) -> None:
         """Tells of joins and leaves, and has the state of users looked at where it changed."""
@@ -178,7 +185,11 @@ class Router:
         delivered = 0
         for connection, subscription in subscribers.items():
             position = subscription.position
-            if not subscription.live or (numbered and last <= position):
+            if not subscription.live:
+                if not numbered:  # behind since the class was another
+                    self._overflow(subscription, part)
+                continue
+            if numbered and last <= position:
                 continue
             form = connection.form
             if connection.stamp is not None or position >= first:
@@ -301,7 +312,8 @@ class Router:
 
     def _tell_dropped(self, subscription: Subscription) -> None:
         lost, subscription.dropped = subscription.dropped, 0
-        self._caught_up(subscription)
+        if subscription.live:
+            self._caught_up(subscription)
         self._gap(subscription, {"lost": lost, "why": "slow"})
 
     def _gap(self, subscription: Subscription, what: dict[str, Any]) -> None:
@@ -389,9 +401,14 @@ class Router:
             channel = self._channels.get(name)
             if channel is not None and subscription.position != _UNNUMBERED_POSITION:
                 live = subscription.live and connection.stamp is None
-                position = self.released(channel) if live else subscription.position
+                position = self._sent(channel) if live else subscription.position
                 found[name] = (self._channels.epoch(channel), position)
         return found
+
+    def _sent(self, channel: Channel) -> int:
+        """The last offset that was put in the outbox of those who are live."""
+        released = self.released(channel)
+        return min(released, self._unsent.get(channel.name, released + 1) - 1)
 
     def places(self, connection: Connection) -> dict[str, Place]:
         """What the connection is subscribed to, for its session."""

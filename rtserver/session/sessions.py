@@ -111,10 +111,17 @@ class Sessions:
         older = session.connection
         if older is connection:
             return {}
+        if not connection.pushes:  # a call, gone in a moment: whoever hears goes on hearing
+            session.identity = identity
+            connection.session = session_id
+            if older is None:
+                self._detach(session, now)
+            return {}
         if older is not None:
             session.places = dict(self._places(older))
             self._leave(older)
             older.close(CLOSE_REPLACED, "another connection resumed this session")
+        self._give_up(connection)
         self.resumed += 1
         if self._detached.pop(session_id, None) is not None:
             self._of_user.discard(session.identity.user, session)
@@ -123,6 +130,12 @@ class Sessions:
         session.connection = connection
         connection.session = session_id
         return places
+
+    def _give_up(self, connection: Connection) -> None:
+        """The connection's own session ends: what it subscribed to goes on in another."""
+        own = self._sessions.get(connection.session or "")
+        if own is not None and own.connection is connection:
+            del self._sessions[own.id]
 
     def renew(self, connection: Connection) -> None:
         """The connection acts for another party now."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtserver.commands.kinds import TIME_MAX
 from rtserver.limits import Limits
 from tests.world import Peer, Refused, World
 
@@ -93,6 +94,31 @@ def test_a_namespace_of_another_class_forgets_its_past_but_not_its_offsets(world
     assert (reply["recovered"], reply["offset"]) == (False, 3)
 
 
+@pytest.mark.parametrize("options", [{"idempotency_key": "k"}, {"source": ["s", 0, 1]}])
+def test_what_was_refused_is_not_published_by_a_replay(world, options):
+    user = world.connect(peer := Peer(), role="user")
+    items = [["room:1", 1], ["typing:1", 2], ["room:2", 3]]
+    reply = world.call_on(user, peer, "channel.publish_many", items, **options)
+    assert ["error" in item for item in reply["items"]] == [True, True, True]
+    assert len(world.replayed().channels) == 0
+
+
+def test_a_refused_item_that_no_record_can_hold_harms_nobody(world):
+    source = {"source": ["s", 0, 1]}
+    reply = world.call_frame([0, 1, "channel.publish_many", [[[2**70, 1]]], source])
+    assert "error" in reply["items"][0]
+
+
+def test_the_longest_history_there_is_fires_its_timer(world):
+    world.call("channel.configure", "room", None, None, None, TIME_MAX)
+    publish(world, "room:1", (None, 1))
+    for _ in range(3):
+        world.advance(TIME_MAX // 8)
+    assert len(world.store.channels.get("room:1").history) == 1
+    with pytest.raises(Refused, match="history_ms"):
+        world.call("channel.configure", "room", None, None, None, TIME_MAX + 1)
+
+
 def test_subscribers_stay_when_their_namespace_becomes_transient_and_back(world):
     publish(world, "room:1", (None, 1), (None, 2))
     world.call("channel.subscribe", "room:1")
@@ -164,3 +190,56 @@ def test_a_reader_of_latest_who_is_cut_now_and_then_ends_with_the_same_values(ch
             position = follow()
     assert values == {key: number for number, (key, _) in enumerate(changes)}
     world.assert_same()
+
+
+def test_a_slow_reader_hears_again_after_its_channel_became_one_that_keeps():
+    world = World(Limits(outbox_soft_bytes=1_000))
+    world.call("channel.configure", "typing", "transient")
+    reader = world.connect(peer := Peer())
+    world.call_on(reader, peer, "channel.subscribe", "typing:1")
+    peer.stuck = 2_000
+    reader.measure()
+    publish(world, "typing:1", (None, "dropped"))
+    world.call("channel.configure", "typing", "must")
+    publish(world, "typing:1", (None, "kept"))
+    peer.stuck = 0
+    reader.measure()
+    world.advance(1)
+    world.advance(1)
+    publish(world, "typing:1", (None, "after"))
+    gap, *heard = [push[2] for push in peer.take()]
+    assert gap == {"channel": "typing:1", "lost": 1, "why": "slow"}
+    assert [message["data"] for message in heard] == ["kept", "after"]
+
+
+def test_a_slow_reader_is_told_what_it_missed_after_its_channel_became_transient():
+    world = World(Limits(outbox_soft_bytes=1_000))
+    reader = world.connect(peer := Peer())
+    world.call_on(reader, peer, "channel.subscribe", "room:1")
+    peer.stuck = 2_000
+    reader.measure()
+    publish(world, "room:1", (None, "kept"))
+    world.call("channel.configure", "room", "transient")
+    publish(world, "room:1", (None, "dropped"))
+    peer.stuck = 0
+    reader.measure()
+    world.advance(1)
+    world.advance(1)
+    gap, kept = [push[2] for push in peer.take()]
+    assert gap == {"channel": "room:1", "lost": 1, "why": "slow"}
+    assert kept["data"] == "kept"
+
+
+def test_a_held_transient_message_hides_nothing_of_a_channel_that_keeps(world):
+    world.open_turn()
+    world.send("channel.publish", "typing:1", 1, options={"ack": "synced"})
+    world.send("channel.configure", "typing", "must")
+    world.send("channel.publish", "typing:1", 2)
+    reader = world.connect(peer := Peer())
+    world.send("channel.subscribe", "typing:1", connection=reader)
+    world.end_turn()
+    ((_, _, _, reply),) = peer.take()
+    assert (reply["offset"], reply["messages"]) == (0, [])
+    world.sync()
+    assert [push[2].get("offset") for push in peer.take()] == [None, 1]
+    world.peer.take()

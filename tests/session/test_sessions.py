@@ -182,3 +182,49 @@ def test_a_page_that_was_read_before_does_not_hide_what_came_since(world):
         reply = client.call("channel.subscribe", "room:1", [epoch, 0])
         assert [message["data"] for message in reply["messages"]] == [*range(1, number)]
         world.call("channel.publish", "room:1", number)
+
+
+def test_what_is_published_in_the_turn_of_the_loss_is_not_counted_as_sent(world):
+    client = Client(world)
+    session = client.hello()["session"]
+    client.call("channel.subscribe", "room:1")
+    world.open_turn()
+    world.send("channel.publish", "room:1", "first")
+    world.send("channel.publish", "room:1", "second")
+    client.lose()
+    world.end_turn()
+    world.sync()
+    world.peer.take()
+    client.connect()
+    assert data(client.hello(session)) == ["first", "second"]
+
+
+def test_who_goes_on_with_another_session_leaves_none_behind(world):
+    client = Client(world)
+    session = client.hello()["session"]
+    client.lose()
+    client.connect()
+    client.hello()
+    assert client.hello(session)["session"] == session
+    assert len(world.sessions) == 1
+    client.lose()
+    world.advance(world.limits.session_window_ms)
+    world.sessions.look_after(world.now)
+    assert len(world.sessions) == 0
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_call_takes_the_subscriptions_of_a_session_from_nobody(world, is_lost):
+    client = Client(world)
+    session = client.hello()["session"]
+    client.call("channel.subscribe", "room:1")
+    if is_lost:
+        client.lose()
+    call = Client(world)
+    call.connection.pushes = False
+    reply = call.hello(session)
+    assert (reply["resumed"], reply["session"]) == (True, session)
+    call.lose()
+    assert client.connection.is_open is not is_lost
+    client.connect()
+    assert list(client.hello(session)["channels"]) == ["room:1"]
