@@ -169,13 +169,13 @@ class Turn:
         self._cost_left -= due
 
     def _run_backlog(self) -> None:
+        """In turn: who does not get to it is the first of the next one."""
         for _ in range(len(self._backlog)):
+            if self._cost_left <= 0:
+                break
             reader = self._backlog.popleft()
             reader.queued = False
-            if self._cost_left > 0:
-                self._run(reader)
-            else:
-                self._enqueue(reader)
+            self._run(reader)
 
     # --- running requests ---
 

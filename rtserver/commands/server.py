@@ -211,6 +211,12 @@ def _check_count(positions: dict[str, Any] | None, bound: int) -> None:
     summary="Shows a fresh token of the same user before the last one expires.",
 )
 def auth(_store: Store, ctx: Context, token: str) -> dict[str, Any]:
+    if not ctx.connection.pushes:
+        raise RtError(
+            CONFLICT,
+            "an HTTP call has no connection that goes on: show the token as Authorization: Bearer,"
+            " or to server.hello for a new session",
+        )
     identity = _shown(ctx, token)
     ctx.host.blocks.check(identity.user, None, ctx.now)
     _act_as(ctx, identity)

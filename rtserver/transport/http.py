@@ -14,6 +14,7 @@ import asyncio
 import time
 from email.utils import formatdate
 
+from rtserver.clock import monotonic_us
 from rtserver.errors import RtError
 from rtserver.session.connection import Connection
 from rtserver.transport.engine import Engine, Progress
@@ -32,7 +33,8 @@ __all__ = ["HttpStream"]
 
 _PIECE_BYTES = 4 * 1024  # parsed in one go: bounds the requests that are parsed and not answered
 _AHEAD_BYTES = 64 * 1024  # received and not parsed; above, nothing is read
-_STEPS_MAX = 64  # pieces and answers in one go, then others have their turn
+_STEPS_MAX = 64  # pieces and answers in one go, then others have their turn,
+_STEPS_US = 1_000  # and so when they took that long
 
 
 _date = (0, "")  # the second that was asked for last, and its text
@@ -94,9 +96,10 @@ class HttpStream(asyncio.Protocol):
     def _advance(self) -> None:
         """Parses and answers as far as it goes."""
         steps = 0
+        until_us = monotonic_us() + _STEPS_US
         while not self._leaving and self._exchange is None and self._writable and self._step():
             steps += 1
-            if steps == _STEPS_MAX:
+            if steps == _STEPS_MAX or monotonic_us() >= until_us:
                 self._again = True
                 self._loop.call_soon(self._advance_again)
                 break

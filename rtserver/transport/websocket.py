@@ -154,6 +154,7 @@ class WebSocketStream(Stream):
         parser = self._parser
         connection = self.connection
         messages: list[bytes] = []
+        begun = parser.frames
         taken = 0
         more = False
         try:
@@ -167,8 +168,8 @@ class WebSocketStream(Stream):
                     self._close_got = True
                     code = websocket.close_code(payload)
                     self._ending = _Ending(websocket.close_frame(code))
-                taken += 1
-                more = taken == _FRAMES_PER_RUN or connection.congested
+                taken = parser.frames - begun  # a message may be many
+                more = taken >= _FRAMES_PER_RUN or connection.congested
         except Violation as violation:
             self._ending = _violation(violation.code, violation.reason)
         if taken >= _FRAMES_PER_COST:

@@ -220,12 +220,14 @@ class Parser:
         "_opcode",
         "_position",
         "ended",
+        "frames",
     )
 
     def __init__(
         self, message_bytes_max: int, fragments_max: int, accepts: Sequence[int] = (TEXT, BINARY)
     ) -> None:
         self.ended = False  # after a Close or a Violation: what follows is not read
+        self.frames = 0  # whose headers were read
         self._message_bytes_max = message_bytes_max
         self._fragments_max = fragments_max
         self._accepts = accepts
@@ -315,6 +317,7 @@ class Parser:
         size += _MASK_BYTES
         if there < size + (length if is_control else 0):
             return None
+        self.frames += 1
         self._position = start + size
         self._mask = buffer[self._position - _MASK_BYTES : self._position]
         if not is_control:

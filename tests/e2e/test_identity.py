@@ -240,6 +240,14 @@ def test_keys_are_rotated_without_a_restart(place, config, tmp_path):
             hello(client, token(keys, "ann"))
 
 
+def test_a_call_over_http_cannot_refresh_what_ends_with_it(server, keys):
+    """Its session would go on with the old token, and the caller believe in the new one."""
+    session = post(server, "server.hello", {"token": token(keys, "ann")})[1]["session"]
+    shown = {"Rt-Session": session}
+    status, problem = post(server, "server.auth", {"token": token(keys, "ann")}, **shown)
+    assert (status, problem["name"]) == (409, "conflict")
+
+
 def test_a_stranger_cannot_send_much(server, keys):
     """Ten thousand of them would fill the memory."""
     body = f"[{' ' * 70_000}]".encode()

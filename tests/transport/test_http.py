@@ -47,6 +47,16 @@ async def ask(rig, text, client=None):
     return response
 
 
+async def test_pipelined_requests_take_a_little_time_then_others_have_theirs(rig, monkeypatch):
+    times = iter(range(0, 10**9, 300))  # each look at the clock is later
+    monkeypatch.setattr("rtserver.transport.http.monotonic_us", lambda: next(times))
+    client = rig.connect()
+    client.protocol.data_received(get("/livez") * 40)
+    assert 1 <= len(responses(client.bytes())) < 10
+    await rig.settle()
+    assert len(responses(client.bytes())) > 30
+
+
 # --- health, metrics, pages ---
 
 

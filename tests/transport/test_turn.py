@@ -317,6 +317,20 @@ async def test_a_flood_on_one_connection_leaves_turns_to_others():
 # --- who may stay ---
 
 
+async def test_who_uses_up_every_turn_has_to_wait_for_the_others():
+    """Else a thousand dear commands of one would keep all others waiting until they are done."""
+    rig = Rig(Limits(turn_cost_max=40, connection_cost_per_turn=40))
+    await rig.settle()
+    greedy, modest, third = rig.connect(), rig.connect(), rig.connect()
+    say(greedy, *[request(n, "counter.add", "a") for n in range(4_000)])
+    say(modest, request(1, "counter.add", "b"))
+    say(third, request(1, "counter.add", "b"))
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert [frame[3] for frame in (*modest.frames(), *third.frames())] == [1, 2]
+    assert len(greedy.frames()) < 4_000
+
+
 def look(rig, ms):
     rig.clock.advance(ms)
     rig.turn.open()

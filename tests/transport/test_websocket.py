@@ -185,6 +185,17 @@ async def test_many_small_messages_at_once_are_answered_in_order(protocol):
     assert [one[3] for one in peer.heard()] == list(range(1, 2_001))
 
 
+async def test_fragments_count_as_the_frames_they_are():
+    """Else sixty times as many would be taken apart in one go."""
+    rig = Rig(Limits(turn_ms_max=60_000))
+    peer = Peer(rig)
+    text = [b"[0,1,", *[b""] * 58, b'"server.ping",[]]']
+    peer.say(ws.message(TEXT, *text) * 100)
+    assert 512 <= peer.stream._parser.frames < 2_000
+    await rig.settle()
+    assert len(peer.heard()) == 100
+
+
 async def test_many_frames_in_one_message(protocol):
     rig = Rig()
     peer = Peer(rig, protocol)
