@@ -94,7 +94,8 @@ async def test_a_fresh_token_in_place_keeps_the_connection(server, keys):
 
 def test_check_explains(keys, tmp_path):
     good = cli("token", "check", "--keys", keys, token(keys))
-    assert (good.returncode, good.stderr) == (0, "valid for the user 'ann' with the role user\n")
+    assert good.returncode == 0
+    assert good.stderr.splitlines()[-1] == "valid for the user 'ann' with the role user"
     other = tmp_path / "other.json"
     other.write_text(cli("token", "new-key", "--kid", "k1").stdout)
     bad = cli("token", "check", "--keys", other, token(keys))
