@@ -90,7 +90,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     namespaces_configured_max: Count = 10_000  # by channel.configure: beyond, limit_reached
     blocks_max: Count = 10_000  # users sent away for a while: whose time ends first gives way
     watches_max: Count = 100_000  # watched things: beyond, limit_reached
-    watches_per_turn: Count = 1_000  # looked at in one turn
+    watches_per_turn: Count = 1_000  # and entries made of what changed: the next turn goes on
     drain_ms: Annotated[int, Meta(ge=0)] = 2_000  # at a stop, over which reconnects are spread
     memory_max: Annotated[int, Meta(ge=0)] = (
         0  # resident bytes above which growth is refused; 0: none
