@@ -6,6 +6,7 @@ bytes, peers that fell silent, the sum of all outboxes. Everything else it hands
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -43,7 +44,7 @@ __all__ = ["Hub"]
 _ANONYMOUS = RANKS["anonymous"]
 _SENT_AWAY = "the application sent you away"
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
-_LATE_PER_LOOK = 500  # newcomers that are closed in one go
+_LATE_PER_LOOK = 500  # newcomers, or full outboxes, that are closed in one go
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
 
 
@@ -90,7 +91,7 @@ class Hub:
         self._round: list[Connection] = []  # still to be looked at
         self._slice = 1
         self._round_bytes = 0  # that wait for those who were
-        self._fullest: Connection | None = None
+        self._round_full: list[Connection] = []  # these
         self._dispatcher = dispatcher
         self._table = table
         self._ids = itertools.count(1)
@@ -266,7 +267,7 @@ class Hub:
             self._round = list(self.parties.values())
             self._slice = max(1, math.ceil(len(self._round) * share))
             self._round_bytes = 0
-            self._fullest = None
+            self._round_full = []
         looked, self._round = self._round[: self._slice], self._round[self._slice :]
         for connection in looked:
             self._look_at(connection, now)
@@ -276,22 +277,31 @@ class Hub:
             self._router.forget_pages()
 
     def _bound_outboxes(self) -> None:
-        total, fullest = self._round_bytes, self._fullest
-        if total > self.limits.outbox_total_bytes and fullest is not None and fullest.is_open:
-            self._close(
-                fullest,
-                CLOSE_SLOW,
-                f"all outboxes together hold {total} bytes, at most"
-                f" {self.limits.outbox_total_bytes}; yours was the fullest",
-            )
+        """Closes the fullest, as many as it takes. Those that are closed already leave by
+        themselves soon, so they count no more."""
+        total, bound = self._round_bytes, self.limits.outbox_total_bytes
+        if total <= bound:
+            return
+        left = total
+        for one in heapq.nlargest(_LATE_PER_LOOK, self._round_full, key=_pending_bytes):
+            if left <= bound:
+                return
+            left -= one.pending_bytes
+            if one.is_open:
+                self._close(
+                    one,
+                    CLOSE_SLOW,
+                    f"all outboxes together hold {total} bytes, at most {bound}; yours was among"
+                    " the fullest",
+                )
 
     def _look_at(self, connection: Connection, now: int) -> None:
         pending = connection.measure()
-        self._round_bytes += pending
-        if self._fullest is None or pending > self._fullest.pending_bytes:
-            self._fullest = connection
         if not connection.is_open:
             return
+        if pending:
+            self._round_bytes += pending
+            self._round_full.append(connection)
         stuck_ms = connection.stuck_ms(now)
         heartbeat_ms = connection.heartbeat_ms
         if pending > self.limits.outbox_hard_bytes:
@@ -321,3 +331,7 @@ class Hub:
     def _close(self, connection: Connection, kind: CloseKind, message: str) -> None:
         self.turn.open()
         connection.close(kind, message)
+
+
+def _pending_bytes(connection: Connection) -> int:
+    return connection.pending_bytes

@@ -76,7 +76,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outbox_soft_messages: Count = 20_000  # above: the same
     outbox_hard_bytes: Count = 1024 * 1024  # above: closed with slow_consumer
     outbox_stuck_ms: Annotated[int, Meta(ge=100)] = 10_000  # no byte taken so long: closed
-    outbox_total_bytes: Count = 1024 * 1024 * 1024  # all together: the fullest is closed
+    outbox_total_bytes: Count = 1024 * 1024 * 1024  # all together: the fullest are closed
 
     # --- sessions, presence, watches ---
     session_window_ms: Annotated[int, Meta(ge=0)] = 60_000  # a lost connection's session is kept
