@@ -6,6 +6,7 @@ bytes, peers that fell silent, the sum of all outboxes. Everything else it hands
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -45,7 +46,7 @@ __all__ = ["Hub"]
 _ANONYMOUS = RANKS["anonymous"]
 _SENT_AWAY = "the application sent you away"
 _SPARE_SOCKETS = 64  # beyond connections_max: enough to tell them why they must go
-_LATE_PER_LOOK = 500  # newcomers that are closed in one go
+_LATE_PER_LOOK = 500  # newcomers, or full outboxes, that are closed in one go
 _KEPT_MIN = 4_096  # bytes of incomplete requests that are worth a close
 _SILENT_SHARE = 1.5  # of a heartbeat: seen once a second, silence ends within two of them
 
@@ -93,7 +94,7 @@ class Hub:
         self._round: list[Connection] = []  # still to be looked at
         self._slice = 1
         self._round_bytes = 0  # that wait for those who were
-        self._fullest: Connection | None = None
+        self._round_full: list[Connection] = []  # these
         self._round_kept = 0  # bytes of requests that are not complete
         self._keepers: list[tuple[int, Connection]] = []  # of many such bytes
         self._dispatcher = dispatcher
@@ -279,7 +280,7 @@ class Hub:
             self._round = list(self.parties.values())
             self._slice = max(1, math.ceil(len(self._round) * share))
             self._round_bytes = 0
-            self._fullest = None
+            self._round_full = []
             self._round_kept = 0
             self._keepers.clear()
         looked, self._round = self._round[: self._slice], self._round[self._slice :]
@@ -292,14 +293,23 @@ class Hub:
             self._router.forget_pages()
 
     def _bound_outboxes(self) -> None:
-        total, fullest = self._round_bytes, self._fullest
-        if total > self.limits.outbox_total_bytes and fullest is not None and fullest.is_open:
-            self._close(
-                fullest,
-                CLOSE_SLOW,
-                f"all outboxes together hold {total} bytes, at most"
-                f" {self.limits.outbox_total_bytes}; yours was the fullest",
-            )
+        """Closes the fullest, as many as it takes. Those that are closed already leave by
+        themselves soon, so they count no more."""
+        total, bound = self._round_bytes, self.limits.outbox_total_bytes
+        if total <= bound:
+            return
+        left = total
+        for one in heapq.nlargest(_LATE_PER_LOOK, self._round_full, key=_pending_bytes):
+            if left <= bound:
+                return
+            left -= one.pending_bytes
+            if one.is_open:
+                self._close(
+                    one,
+                    CLOSE_SLOW,
+                    f"all outboxes together hold {total} bytes, at most {bound}; yours was among"
+                    " the fullest",
+                )
 
     def _bound_requests(self) -> None:
         """Half requests have no time limit of their own over TCP: all together are bounded."""
@@ -320,15 +330,15 @@ class Hub:
 
     def _look_at(self, connection: Connection, now: int) -> None:
         pending = connection.measure()
-        self._round_bytes += pending
-        if self._fullest is None or pending > self._fullest.pending_bytes:
-            self._fullest = connection
         if not connection.is_open:
             return
         kept = connection.kept()
         self._round_kept += kept
         if kept >= _KEPT_MIN:
             self._keepers.append((kept, connection))
+        if pending:
+            self._round_bytes += pending
+            self._round_full.append(connection)
         stuck_ms = connection.stuck_ms(now)
         heartbeat_ms = connection.heartbeat_ms
         if pending > self.limits.outbox_hard_bytes:
@@ -362,3 +372,7 @@ class Hub:
 
 def _kept_by(entry: tuple[int, Connection]) -> int:
     return entry[0]
+
+
+def _pending_bytes(connection: Connection) -> int:
+    return connection.pending_bytes

@@ -77,7 +77,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outbox_soft_messages: Count = 20_000  # above: the same
     outbox_hard_bytes: Count = 1024 * 1024  # above: closed with slow_consumer
     outbox_stuck_ms: Annotated[int, Meta(ge=100)] = 10_000  # no byte taken so long: closed
-    outbox_total_bytes: Count = 1024 * 1024 * 1024  # all together: the fullest is closed
+    outbox_total_bytes: Count = 1024 * 1024 * 1024  # all together: the fullest are closed
 
     # --- sessions, presence, watches ---
     session_window_ms: Annotated[int, Meta(ge=0)] = 60_000  # a lost connection's session is kept
@@ -91,7 +91,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     namespaces_configured_max: Count = 10_000  # by channel.configure: beyond, limit_reached
     blocks_max: Count = 10_000  # users sent away for a while: whose time ends first gives way
     watches_max: Count = 100_000  # watched things: beyond, limit_reached
-    watches_per_turn: Count = 1_000  # looked at in one turn
+    watches_per_turn: Count = 1_000  # and entries made of what changed: the next turn goes on
     drain_ms: Annotated[int, Meta(ge=0)] = 2_000  # at a stop, over which reconnects are spread
     memory_max: Annotated[int, Meta(ge=0)] = (
         0  # resident bytes above which growth is refused; 0: none

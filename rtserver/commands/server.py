@@ -73,6 +73,7 @@ _ROLES_BY_RANK = {rank: role for role, rank in ROLES.items()}
         Param("heartbeat_ms", at_most(_HEARTBEAT_MAX_MS, _HEARTBEAT_MIN_MS), None),
     ],
     returns=HELLO,
+    items="positions",
     cost=10,
     right="anonymous",
     unproven=True,

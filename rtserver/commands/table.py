@@ -170,6 +170,8 @@ class Command:
         if self.items_place is None:
             return self.cost
         items = args[self.items_place]
+        if items is None:
+            return self.cost
         return self.cost + (items if type(items) is int else len(items))
 
     def signature(self) -> str:

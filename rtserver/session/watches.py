@@ -4,15 +4,14 @@
 whenever the state that is shown may differ, and with that state itself. A watch is looked at once
 an interval, after the block of its turn is written, however many subscribe to it and however often
 its subject changed; what changed leaves as one message. So commands neither know nor pay for who
-watches. Costs: a marker a watch and interval, in slices a turn. Nothing is kept of a watch that
-nobody subscribes to.
+watches. Costs: a marker a watch and interval, and a state where that is another, in slices a turn.
+Nothing is kept of a watch that nobody subscribes to.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -20,6 +19,7 @@ from urllib.parse import unquote
 from rtserver.errors import INVALID_PARAMS, LIMIT_REACHED, NOT_FOUND, RtError
 from rtserver.limits import Limits
 from rtserver.state.channels import Message
+from rtserver.structs.recency import RecencyList
 from rtserver.wire.codec import pack
 
 __all__ = ["Subject", "SubjectKind", "Watch", "Watches", "parts_of"]
@@ -47,12 +47,23 @@ class Watch:
     """One watched thing: what its subscribers were told last, the version of that, and what
     they were told before, because the last change may be held back for a while."""
 
-    __slots__ = ("_at", "_before", "_marker", "_state", "_subject", "is_watched", "name", "version")
+    __slots__ = (
+        "_at",
+        "_before",
+        "_marker",
+        "_state",
+        "_subject",
+        "name",
+        "touched_after",
+        "touched_before",
+        "version",
+    )
 
     def __init__(self, name: str, subject: Subject, version: int, now: int) -> None:
         self.name = name
         self.version = version
-        self.is_watched = True
+        self.touched_before: Watch | None = None  # these two belong to the RecencyList
+        self.touched_after: Watch | None = None
         self._subject = subject
         self._marker = subject.marker(now)
         self._state = self._before = subject.state(now)
@@ -67,12 +78,18 @@ class Watch:
         version, state = self.told(held=held)
         return Message(self.name, version, self._at, pack(state), None, None)
 
-    def look(self, now: int) -> Message | None:
-        """What changed since the last look."""
-        marker = self._subject.marker(now)
-        if marker == self._marker:
-            return None
-        self._marker = marker
+    @property
+    def weight(self) -> int:
+        """About how many looks it costs to make its state."""
+        return len(self._state.get("entries", ()))
+
+    def may_differ(self, now: int) -> bool:
+        """Whether its state may be another one than at the last call. Cheap."""
+        before, self._marker = self._marker, self._subject.marker(now)
+        return bool(self._marker != before)
+
+    def change(self, now: int) -> Message | None:
+        """What changed since the last call."""
         state = self._subject.state(now)
         if state == self._state:
             return None
@@ -102,7 +119,7 @@ class Watches:
         self._kinds = kinds
         self._limits = limits
         self._watches: dict[str, Watch] = {}
-        self._queue: deque[Watch] = deque()  # those looked at longest ago come first
+        self._queue: RecencyList[Watch] = RecencyList()  # looked at longest ago: first
         self._left = 0  # of the present round
         self._stale = False  # something may have changed since the last round began
         self._next_at = 0
@@ -126,7 +143,7 @@ class Watches:
                     f"{len(self._watches)} things are watched, the most (limits.watches_max)",
                 )
             watch = self._watches[name] = Watch(name, subject, self._versions + 1, now)
-            self._queue.append(watch)
+            self._queue.touch(watch)
         return watch
 
     def _subject(self, name: str) -> Subject:
@@ -149,7 +166,7 @@ class Watches:
         """Nobody subscribes any more."""
         watch = self._watches.pop(name, None)
         if watch is not None:
-            watch.is_watched = False
+            self._queue.remove(watch)
             self._versions = max(self._versions, watch.version)
 
     # --- looking ---
@@ -176,18 +193,22 @@ class Watches:
             self._next_at = monotonic_ms + self._limits.watch_interval_ms
             self._left = len(self._queue)
         changes = []
-        for _ in range(min(self._left, self._limits.watches_per_turn)):
+        share = self._limits.watches_per_turn
+        while self._left and share > 0:
+            watch = self._queue.oldest()
+            if watch is None:
+                self._left = 0
+                break
             self._left -= 1
-            watch = self._queue.popleft()
-            if not watch.is_watched:
-                continue
-            self._queue.append(watch)
+            share -= 1
+            self._queue.touch(watch)
             if held(watch.name):
                 self._stale = True
-                continue
-            change = watch.look(now)
-            if change is not None:
-                changes.append(change)
+            elif watch.may_differ(now):
+                change = watch.change(now)
+                share -= watch.weight
+                if change is not None:
+                    changes.append(change)
         return changes
 
 

@@ -168,3 +168,13 @@ def test_keys_of_back_ends_are_their_own():
     assert add("bank", "likes", 3) == 5, "another back end's key is another key"
     world.assert_same()
     assert [record[3]["v"] for record in world.records()[-2:]] == ["shop", "bank"]
+
+
+def test_a_hello_costs_what_it_resumes():
+    world = World()
+    frame = [0, 1, "server.hello", {"positions": {f"c:{number}": ["e", 0] for number in range(5)}}]
+    costs = [
+        world.dispatcher.frame(world.connection, body, 100)
+        for body in ([0, 1, "server.hello", {}], frame)
+    ]
+    assert costs[1] - costs[0] == 5

@@ -122,13 +122,19 @@ async def test_more_than_the_hard_limit_is_closed():
 async def test_all_outboxes_together_are_bounded():
     rig = Rig(Limits(outbox_total_bytes=30_000))
     await rig.settle()
-    readers = [await subscribed(rig) for _ in range(4)]
+    readers = [await subscribed(rig) for _ in range(10)]
     for reader in readers:
         reader.takes = 0
     await publish(rig, 10)
     second(rig)
     await rig.settle()
-    assert sum(reader.closing for reader in readers) == 1
+    left = [reader for reader in readers if not reader.closing]
+    assert 20_000 < sum(len(reader.stuck) for reader in left) <= 30_000
+    await publish(rig, 10)  # those that are closed take nothing and hide nobody
+    second(rig)
+    await rig.settle()
+    left = [reader for reader in readers if not reader.closing]
+    assert 0 < sum(len(reader.stuck) for reader in left) <= 30_000
 
 
 async def test_only_negotiated_heartbeats_cut_the_silent():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -170,6 +172,30 @@ def test_many_watches_are_looked_at_in_slices():
         told.append(sum(1 for connection in connections if connection._sink.take()))
     assert max(told) <= 3
     assert sum(told) >= 10
+
+
+def test_nothing_is_kept_of_a_watch_that_ended_also_where_nothing_changes(world):
+    for _ in range(3):
+        world.call("channel.subscribe", "$counter:likes")
+        watch = world.watches.get("$counter:likes")
+        world.call("channel.unsubscribe", "$counter:likes")
+        assert sys.getrefcount(watch) == 2  # of this test, and of the question
+    assert len(world.watches) == 0
+
+
+def test_the_states_of_many_watches_are_made_in_slices():
+    world = World(Limits(watches_per_turn=30))
+    world.call("board.submit_many", "b", [[f"m{number}", number] for number in range(20)])
+    for place in range(5):
+        world.call("channel.subscribe", f"$board:b:around:m{place}:100")
+    world.now += world.limits.watch_interval_ms
+    world.call("board.submit", "b", "m0", 50)
+    told = [len(world.pushed)]
+    for _ in range(4):
+        world.advance(0)
+        told.append(sum(frame[1] == "message" for frame in world.peer.take()))
+    assert sum(told) == 5
+    assert max(told) <= 2
 
 
 class Watching(RuleBasedStateMachine):
