@@ -240,15 +240,20 @@ class Router:
 
     def catch_up(self, messages_max: int) -> None:
         """Fills the outboxes of readers who are behind from the history, with at most so many
-        messages."""
+        messages. Whoever got some is the last to get more."""
         left = messages_max
         for connection in list(self._behind):
-            for subscription in list(self._behind[connection]) if _takes_more(connection) else ():
-                if left <= 0:
-                    return
-                if not _takes_more(connection):
+            if left <= 0:
+                return
+            if not _takes_more(connection):
+                continue
+            for subscription in list(self._behind[connection]):
+                if left <= 0 or not _takes_more(connection):
                     break
                 left -= self._catch_up(subscription, left)
+            behind = self._behind.pop(connection, None)
+            if behind is not None:
+                self._behind[connection] = behind
 
     @property
     def lags(self) -> bool:

@@ -11,6 +11,7 @@ from rtserver.config import Config, Namespace
 from rtserver.limits import Limits
 from rtserver.state.settings import settings_of
 from tests.transport.rig import Rig, request
+from tests.world import Peer, World
 
 
 async def subscribed(rig):
@@ -312,3 +313,17 @@ async def test_a_slow_reader_whose_newest_message_is_gone_hears_the_next():
     writer.protocol.data_received(keyed("a", 10))
     await rig.settle()
     assert [frame[2]["offset"] for frame in reader.frames()] == [11]
+
+
+def test_readers_who_are_behind_take_turns():
+    world = World()
+    for number in range(300):
+        world.call("channel.publish", "c", number)
+    channel = world.store.channels.get("c")
+    peers = [Peer() for _ in range(3)]
+    for peer in peers:
+        world.router.subscribe(world.connect(peer), channel, ["era.1", 0], 10)
+    for _ in range(3):
+        world.router.catch_up(100)
+    world.flush()
+    assert [len(peer.take()) for peer in peers] == [100, 100, 100]
