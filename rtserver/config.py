@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from rtserver.limits import TIME_MAX, Limits
+from rtserver.limits import PRESENCE_EVENTS_MAX, TIME_MAX, Limits
 
 __all__ = ["Config", "ConfigError", "LogConfig", "Namespace", "load_config", "parse_listen"]
 
@@ -48,7 +48,9 @@ class Namespace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     subscribe: Role = "service"  # the least role that may subscribe and read the history
     publish: Role = "service"  # the least role that may publish
     presence: Role = "service"  # the least role that may see who is here
-    presence_events_max: Annotated[int, Meta(ge=0)] = 100  # members beyond: counts, no joins
+    presence_events_max: Annotated[int, Meta(ge=0, le=PRESENCE_EVENTS_MAX)] = (
+        100  # members beyond: counts, no joins
+    )
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

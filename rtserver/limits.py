@@ -22,6 +22,7 @@ __all__ = [
     "NAME_BYTES_MAX",
     "NESTING_MAX",
     "NOTE_BYTES_MAX",
+    "PRESENCE_EVENTS_MAX",
     "REPLY_BYTES_MAX",
     "STREAM_CHANNELS_MAX",
     "TIME_MAX",
@@ -41,6 +42,7 @@ META_BYTES_MAX = 1_024  # what a board may keep beside a score, packed
 NOTE_BYTES_MAX = 256  # what a user may say beside her status
 VALUES_MAX = 16_384  # values in one frame, containers and map keys included
 REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes by paging
+PRESENCE_EVENTS_MAX = 10_000  # names in one join or leave, whatever a namespace says
 LATEST_KEYS_MAX = 10_000  # keys of a channel of the class latest, whatever history_count says
 STREAM_CHANNELS_MAX = 64  # of one event stream or long poll: their cursor names them all
 TIME_MAX = 2**53  # ms of anything that is said to last: added to the time it stays below 64 bits
@@ -83,7 +85,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     session_window_ms: Annotated[int, Meta(ge=0)] = 60_000  # a lost connection's session is kept
     sessions_detached_max: Count = 100_000  # without a connection: the oldest gives way
     presence_grace_ms: Annotated[int, Meta(ge=0)] = 5_000  # from the last connection to `leave`
-    presence_interval_ms: Annotated[int, Meta(ge=0)] = 1_000  # between counts of large channels
+    presence_interval_ms: Annotated[int, Meta(ge=1)] = 1_000  # between counts of large channels
     presence_per_turn: Count = 200  # who leave, and channels told of it, in one turn
     presence_pushes_per_turn: Count = 10_000  # joins and leaves: other channels are told later
     last_seen_max: Count = 1_000_000  # users: the one seen longest ago gives way

@@ -27,7 +27,7 @@ from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.config import ChannelKind, Role
 from rtserver.errors import CONFLICT, LIMIT_REACHED, RtError
-from rtserver.limits import LIST_DEFAULT, REPLY_BYTES_MAX
+from rtserver.limits import LIST_DEFAULT, PRESENCE_EVENTS_MAX, REPLY_BYTES_MAX
 from rtserver.session.messages import message_bytes, message_map
 from rtserver.state.channels import UNNUMBERED, Message
 from rtserver.state.store import Store
@@ -331,7 +331,7 @@ def presence(
         Param("subscribe", ROLE, None),
         Param("publish", ROLE, None),
         Param("presence", ROLE, None),
-        Param("presence_events_max", UINT, None),
+        Param("presence_events_max", at_most(PRESENCE_EVENTS_MAX, 0), None),
         Param("reset", BOOL, False, doc="first forget what earlier calls changed"),
     ],
     returns=RULES,
