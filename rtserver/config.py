@@ -48,9 +48,8 @@ class Namespace(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     subscribe: Role = "service"  # the least role that may subscribe and read the history
     publish: Role = "service"  # the least role that may publish
     presence: Role = "service"  # the least role that may see who is here
-    presence_events_max: Annotated[int, Meta(ge=0, le=PRESENCE_EVENTS_MAX)] = (
-        100  # members beyond: counts, no joins
-    )
+    # With more members, or more changes at once: counts, no names.
+    presence_events_max: Annotated[int, Meta(ge=0, le=PRESENCE_EVENTS_MAX)] = 100
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
