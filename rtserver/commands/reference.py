@@ -51,8 +51,14 @@ def _explanation(row: Command) -> str:
         kind = param.kind.doc.replace("\\|", "|")
         lines.append(f"    {param.name}: {kind}, {need} {param.doc}".rstrip())
     lines.append(f"    answers {_returns(row)}")
-    lines.append(f"    {row.effect.value}, needs the role {row.right}")
+    lines.append(f"    {row.effect.value}, needs the role {_right(row)}")
     return "\n".join(lines) + "\n"
+
+
+def _right(row: Command) -> str:
+    if row.access is None:
+        return row.right
+    return f"that `{row.access}` of the namespace names"
 
 
 def _returns(row: Command) -> str:
@@ -87,7 +93,7 @@ def _row_section(row: Command) -> str:
     ack = f", ack {row.ack}" if row.is_write else ""
     lines = [
         f"**`{row.signature()}`** → {returns}  ",
-        f"{row.summary} *({row.effect.value}{ack}, role {row.right})*",
+        f"{row.summary} *({row.effect.value}{ack}, role {_right(row)})*",
         "",
     ]
     lines += [f"- `{p.name}`: {p.kind.doc}{f' {p.doc}' if p.doc else ''}" for p in row.params]

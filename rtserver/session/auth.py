@@ -94,7 +94,9 @@ class Authority:
         return found
 
     def prove(self, token: str, now: int, note: Note = _unheard) -> Identity:
-        """Who shows this token. Raises RtError that says which check failed."""
+        """Who shows this token. Raises RtError that says which check failed. White space around it
+        came from a file or an editor, not from whoever made it."""
+        token = token.strip()
         if token.startswith(_SERVICE_PREFIX):
             return self._service(token, note)
         return self._user(token, now, note)

@@ -34,7 +34,7 @@ def cursor_of(positions: Mapping[str, tuple[str, int]]) -> str:
 def positions_in(cursor: str, channels: Iterable[str]) -> dict[str, list[str | int]]:
     """[epoch, offset] of the channels that the cursor names. Raises ValueError."""
     found = _CURSOR.fullmatch(cursor)
-    if found is None:
+    if found is None or bool(found["era"]) != bool(found["places"]):
         raise ValueError("expected a cursor that this server gave out")
     places: dict[int, list[str | int]] = {}
     for place in found["places"].split("~")[1:]:

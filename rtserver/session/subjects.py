@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rtserver.errors import INVALID_PARAMS, RtError
-from rtserver.limits import LIST_MAX
+from rtserver.limits import LIST_MAX, NAME_BYTES_MAX
 from rtserver.session.presence import Presence
 from rtserver.session.watches import Subject, SubjectKind
 from rtserver.state.boards import Board, Entry
@@ -103,7 +103,7 @@ def subject_kinds(
 
     def counter(parts: list[str]) -> Subject:
         if len(parts) != 1:
-            raise _malformed("$counter:<name>")
+            raise _malformed(f"$counter:<name>{_spelled('counter', parts)}")
         return _Counter(store, parts[0])
 
     def board(parts: list[str]) -> Subject:
@@ -120,10 +120,17 @@ def subject_kinds(
 
     def user(parts: list[str]) -> Subject:
         if len(parts) != 1:
-            raise _malformed("$presence:<user>")
+            raise _malformed(f"$presence:<user>{_spelled('presence', parts)}")
         return _User(presence, parts[0])
 
     return {"counter": counter, "board": board, "presence": user, **more}
+
+
+def _spelled(kind: str, parts: list[str]) -> str:
+    """How a name with colons was to be written; in a URL it is encoded once more."""
+    name = ":".join(parts)[:NAME_BYTES_MAX].replace("%", "%25").replace(":", "%3A")
+    in_url = name.replace("%", "%25")
+    return f" such as ${kind}:{name} (in a URL ${kind}:{in_url})"
 
 
 def _number(what: str, text: str, most: int) -> int:

@@ -159,6 +159,10 @@ def test_what_is_refused_and_why(authority, case):
     assert why in message
 
 
+def test_white_space_around_a_token_is_not_the_token(authority):
+    assert authority.identify(f" {signed()}\n", None, NOW).user == "ann"
+
+
 def test_an_expired_token_has_an_error_of_its_own_after_the_leeway(authority):
     token = signed()
     assert authority.identify(token, None, NOW + 64_999).user == "ann"

@@ -44,7 +44,7 @@ def test_names_inside_are_percent_encoded(world):
     [
         ("$nothing:x", r"\$nothing:x.* is nothing to watch"),
         ("$counter", "is nothing to watch"),
-        ("$counter:a:b", "expected \\$counter:<name>"),
+        ("$counter:a:b", r"such as \$counter:a%3Ab \(in a URL \$counter:a%253Ab\)"),
         ("$board:b:top:0", "n is '0', expected 1 to 1000"),
         ("$board:b:top:1001", "expected 1 to 1000"),
         ("$board:b:around:ann:x", "radius is 'x', expected 1 to 100"),

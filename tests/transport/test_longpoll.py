@@ -382,3 +382,11 @@ async def _loop(steps):
                 await rig.settle()
                 cursor = take(await poll(rig, "a,b", cursor, 0))
     assert found == sent
+
+
+async def test_a_cursor_that_names_nothing_is_refused(rig):
+    (response,) = responses(
+        await say(rig, rig.connect(), get("/v1/poll?channels=a&cursor=garbage"))
+    )
+    assert response.status == 400
+    assert "cursor" in response.json()["detail"]
