@@ -148,7 +148,7 @@ class Host:
         self._turn.cut()  # what follows must see the new time
         return {"jumped_ms": jumped_ms, "now": self._clock.now_ms()}
 
-    # --- channels ---
+    # --- who is there ---
 
     def identify(self, token: str) -> Identity:
         return self._hub.identify(token, None)
@@ -158,6 +158,8 @@ class Host:
 
     def kick(self, user: str, channel: str | None, block_ms: int) -> int:
         return self._hub.kick(user, channel, block_ms)
+
+    # --- channels ---
 
     def keeps(self, channel: str) -> bool:
         return self._store.settings.channel_rules(channel).keeps

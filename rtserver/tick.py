@@ -287,7 +287,8 @@ class Turn:
         router.written(seq)
         self._await_sync(seq)
         router.tell_presence(self._dispatcher.ctx.now)
-        router.look(monotonic_us() // 1_000, self._dispatcher.ctx.now, self._unsynced_seq())
+        if router.watches:
+            router.look(monotonic_us() // 1_000, self._dispatcher.ctx.now, self._unsynced_seq())
         router.catch_up(_CATCH_UP_MAX)
 
     def _unsynced_seq(self) -> int:
@@ -373,7 +374,7 @@ class Turn:
 
     def _set_watch_wake(self) -> None:
         """What is watched and changed is looked at even when no bytes come."""
-        if self._watch_wake is None:
+        if self._router.watches and self._watch_wake is None:
             due_in = self._router.watches.due_in(monotonic_us() // 1_000)
             if due_in is not None:
                 self._watch_wake = self._loop.call_later(due_in / 1_000, self._awake_watches)

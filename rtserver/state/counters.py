@@ -13,6 +13,7 @@ from typing import Any
 
 from rtserver.errors import LIMIT_REACHED, OUT_OF_RANGE, RtError
 from rtserver.limits import INT64_MAX, INT64_MIN
+from rtserver.state.chunks import in_chunks
 from rtserver.state.growth import Growth
 from rtserver.state.timers import Timers
 from rtserver.structs.ordered_names import OrderedNames
@@ -22,7 +23,6 @@ from rtserver.structs.tally import Tally, new_tally
 __all__ = ["TIMER_KIND", "Counters"]
 
 TIMER_KIND = "counter"
-_CHUNK = 1_000
 
 
 class Counters:
@@ -161,14 +161,10 @@ class Counters:
 
     def dump(self) -> Iterator[list[Any]]:
         """Rows of [name, value, due_ms | None, timer id | None], a thousand a chunk."""
-        rows: list[Any] = []
-        for name, value in self.tally.items():
-            rows.append([name, value, *(self._expiry.get(name) or (None, None))])
-            if len(rows) == _CHUNK:
-                yield rows
-                rows = []
-        if rows:
-            yield rows
+        expiry = self._expiry
+        return in_chunks(
+            [name, value, *(expiry.get(name) or (None, None))] for name, value in self.tally.items()
+        )
 
     def load(self, rows: list[Any]) -> None:
         for name, value, due, timer_id in rows:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rtserver.state.chunks import in_chunks
 from rtserver.structs.recency import RecencyList
 from rtserver.structs.sharded_map import ShardedMap
 
 __all__ = ["LastSeen"]
-
-_CHUNK = 1_000
 
 
 class _Seen:
@@ -76,14 +75,7 @@ class LastSeen:
 
     def dump(self) -> Iterator[list[Any]]:
         """[[user, ms], ...] in pieces, in order."""
-        rows: list[Any] = []
-        for seen in self._order:
-            rows.append([seen.user, seen.at])
-            if len(rows) == _CHUNK:
-                yield rows
-                rows = []
-        if rows:
-            yield rows
+        return in_chunks([seen.user, seen.at] for seen in self._order)
 
     def load(self, rows: list[Any]) -> None:
         self.note(rows)

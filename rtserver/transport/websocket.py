@@ -25,6 +25,7 @@ from rtserver.session.connection import Connection, Form
 from rtserver.session.identity import Identity
 from rtserver.transport import binary
 from rtserver.transport.engine import Engine, Progress
+from rtserver.transport.policy import credentials
 from rtserver.transport.stream import END_GRACE_S, Stream, end_transport
 from rtserver.transport.ws_requests import JsonRequests, MsgpackRequests
 from rtserver.wire import websocket
@@ -40,7 +41,6 @@ _FRAMES_PER_COST = 8  # which cost about as much as one command
 _PHASES = 256  # those who came together are not pinged together
 _PING = websocket.frame(websocket.PING, b"")
 _NO_CLOSE = "the bytes ended without a Close frame"
-_BEARER = "bearer "
 
 
 class Requests(Protocol):
@@ -279,7 +279,7 @@ def upgrade(engine: Engine, transport: asyncio.Transport, request: Request) -> W
     response is on its way, the transport's protocol is the stream. What came after the head is for
     its `data_received`. Raises HandshakeRefused, and RtError where the request proves nobody."""
     response, name = websocket.accept(request, tuple(_PROTOCOLS))
-    identity = engine.identify(_bearer(request), _session(request))
+    identity = engine.identify(*credentials(request))
     stream = _stream_class()(
         engine, transport, request.address, _PROTOCOLS[name or _DEFAULT], identity
     )
@@ -290,16 +290,6 @@ def upgrade(engine: Engine, transport: asyncio.Transport, request: Request) -> W
         stream.connection.close(CLOSE_TOO_MANY, f"{bound} connections are open, the most")
     engine.feed(stream)  # it leaves at the end of this turn, as everything does
     return stream
-
-
-def _bearer(request: Request) -> str | None:
-    """The token of the Authorization header (RFC 6750 section 2.1)."""
-    value = request.header("authorization") or ""
-    return value[len(_BEARER) :].strip() if value.lower().startswith(_BEARER) else None
-
-
-def _session(request: Request) -> str | None:
-    return request.header("rt-session") or request.query.get("session")
 
 
 def _stream_class() -> type[WebSocketStream]:
