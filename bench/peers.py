@@ -72,6 +72,17 @@ class Server:
         """Returns when it answers. Raises RuntimeError with what it said instead."""
         raise NotImplementedError
 
+    def _start_telling_port(self, words: Sequence[str]) -> None:
+        """Starts a program whose first line on stdout is the port where it listens."""
+        with pinned(self._core):
+            self._process = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None, "it is a pipe"
+        with self._process.stdout as said:
+            port = said.readline()
+        if not port:
+            raise RuntimeError(f"{words[0]} {words[1]} did not start")
+        self.address = (_HOST, int(port))
+
     @property
     def pid(self) -> int:
         """Raises RuntimeError before the first start."""
@@ -240,14 +251,7 @@ class Canned(Server):
         )
 
     def start(self) -> None:
-        with pinned(self._core):
-            self._process = subprocess.Popen(self._words, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None, "it is a pipe"
-        with self._process.stdout as said:
-            port = said.readline()
-        if not port:
-            raise RuntimeError("the canned peer did not start")
-        self.address = (_HOST, int(port))
+        self._start_telling_port(self._words)
 
 
 def free_port() -> int:

@@ -202,14 +202,7 @@ class Bare(Server):
         ]
 
     def start(self) -> None:
-        with pinned(self._core):
-            self._process = subprocess.Popen(self._words, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None, "it is a pipe"
-        with self._process.stdout as said:
-            port = said.readline()
-        if not port:
-            raise RuntimeError("the bare loop did not start")
-        self.address = ("127.0.0.1", int(port))
+        self._start_telling_port(self._words)
 
     def ended_within(self, seconds: float) -> bool:
         """Whether it ended by itself."""

@@ -10,7 +10,7 @@ from rtserver.limits import STREAM_CHANNELS_MAX, Limits
 from rtserver.session import messages
 from rtserver.wire import sse
 from tests.transport.rig import Rig
-from tests.transport.web import call, events, get, responses
+from tests.transport.web import call, events, get, publish, responses, say
 
 
 @pytest.fixture
@@ -18,18 +18,6 @@ async def rig():
     rig = Rig()
     await rig.settle()
     return rig
-
-
-async def say(rig, client, text=b""):
-    if text:
-        client.protocol.data_received(text)
-    await rig.settle()
-    return client.bytes()
-
-
-async def publish(rig, channel, *data):
-    for item in data:
-        await say(rig, rig.connect(), call("channel.publish", [channel, item]))
 
 
 async def open_stream(rig, query, *headers):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rtserver.errors import CLOSE_DRAIN
 from rtserver.limits import Limits
 from tests.transport.rig import Rig
-from tests.transport.web import call, get, responses
+from tests.transport.web import call, get, publish, responses, say
 
 
 @pytest.fixture
@@ -20,18 +20,6 @@ async def rig():
     rig = Rig()
     await rig.settle()
     return rig
-
-
-async def say(rig, client, text=b""):
-    if text:
-        client.protocol.data_received(text)
-    await rig.settle()
-    return client.bytes()
-
-
-async def publish(rig, channel, *data):
-    for item in data:
-        await say(rig, rig.connect(), call("channel.publish", [channel, item]))
 
 
 def asked(channels, cursor=None, timeout_ms=None):

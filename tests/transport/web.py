@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from tests.transport.rig import FakeTransport, Rig
+
 HOST = "Host: localhost"
 JSON = "Content-Type: application/json"
 
@@ -64,3 +66,16 @@ def events(data: bytes) -> list[tuple[Any, str]]:
         if "data" in fields:
             found.append((json.loads(fields["data"]), fields["id"]))
     return found
+
+
+async def say(rig: Rig, client: FakeTransport, text: bytes = b"") -> bytes:
+    """What the server has written to a client, once it heard a text."""
+    if text:
+        client.protocol.data_received(text)
+    await rig.settle()
+    return client.bytes()
+
+
+async def publish(rig: Rig, channel: str, *data: Any) -> None:
+    for item in data:
+        await say(rig, rig.connect(), call("channel.publish", [channel, item]))
