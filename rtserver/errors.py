@@ -92,6 +92,15 @@ OUT_OF_RANGE = _error(
     203, "out_of_range", False, "Keep the result within what the message names; nothing changed."
 )
 BANNED = _error(204, "banned", False, "The member was banned from this board.")
+SOLD_OUT = _error(
+    205, "sold_out", False, "Unless details.final is true, units that are held may still come back."
+)
+EXPIRED = _error(206, "expired", False, "Reserve again; confirm in time, or extend the hold.")
+ALREADY_CONFIRMED = _error(207, "already_confirmed", False, "The hold was sold: see its order.")
+ALREADY_CANCELLED = _error(208, "already_cancelled", False, "Reserve again.")
+ALREADY_REFUNDED = _error(209, "already_refunded", False, "Nothing of the order is left to refund.")
+NOT_OPEN = _error(210, "not_open", False, "The details tell the state of the sale.")
+NO_PASS = _error(211, "no_pass", False, "Join the queue, and reserve while your pass lasts.")
 
 # 3xx: limits and overload
 OVERLOADED = _error(300, "overloaded", True, "Wait a moment, then send it again.")
@@ -112,6 +121,9 @@ UNAUTHENTICATED = _error(
 )
 TOKEN_EXPIRED = _error(402, "token_expired", False, "Fetch a fresh token, then send it again.")
 BLOCKED = _error(403, "blocked", False, "This user was sent away; wait as long as it says.")
+CHALLENGE_FAILED = _error(
+    404, "challenge_failed", False, "Solve the challenge of this sale, and send its token."
+)
 
 # 5xx: the server
 INTERNAL = _error(500, "internal_error", False, "A defect of the server; please report it.")

@@ -12,7 +12,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 __all__ = [
+    "BASKET_MAX",
+    "BEST_SEATS_MAX",
+    "ENDED_HOLDS_KEPT",
     "FRAME_BYTES_CEILING",
+    "HOLDS_PER_USER_MAX",
+    "HOLD_LIVES",
     "INT64_MAX",
     "INT64_MIN",
     "LATEST_KEYS_MAX",
@@ -24,6 +29,7 @@ __all__ = [
     "NOTE_BYTES_MAX",
     "PRESENCE_EVENTS_MAX",
     "REPLY_BYTES_MAX",
+    "STOCK_MAX",
     "STREAM_CHANNELS_MAX",
     "TIME_MAX",
     "VALUES_MAX",
@@ -45,6 +51,12 @@ REPLY_BYTES_MAX = 256 * 1024  # messages and list items in one reply; more comes
 PRESENCE_EVENTS_MAX = 10_000  # names in one join or leave, whatever a namespace says
 LATEST_KEYS_MAX = 10_000  # keys of a channel of the class latest, whatever history_count says
 STREAM_CHANNELS_MAX = 64  # of one event stream or long poll: their cursor names them all
+STOCK_MAX = 2**40  # units of one item
+BASKET_MAX = 100  # items in one basket
+BEST_SEATS_MAX = 32  # adjacent seats in one search
+HOLDS_PER_USER_MAX = 100  # open holds of one user in one sale
+HOLD_LIVES = 5  # a hold that is extended again and again lasts at most so many times hold_ms
+ENDED_HOLDS_KEPT = 1_000_000  # of a sale, that were not sold: older ones are not_found
 TIME_MAX = 2**53  # ms of anything that is said to last: added to the time it stays below 64 bits
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
@@ -116,4 +128,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idempotency_keys_max: Count = 1_000_000  # beyond: keyed writes answer overloaded
     idempotency_age_ms: Annotated[int, Meta(ge=1_000)] = 600_000
     idempotency_client_age_ms: Annotated[int, Meta(ge=1_000)] = 3_600_000
+    sales_max: Count = 10_000  # creation beyond: limit_reached
+    sale_items_max: Count = 1_000_000  # of one sale
+    sale_holds_max: Count = 100_000_000  # ever made in one sale
+    sale_waiting_max: Count = 5_000_000  # in the queue of one sale
+    sale_keys_max: Count = 50_000_000  # idempotency keys that sales remember for life
     sources_max: Count = 100_000  # [name, partition] pairs; beyond: limit_reached

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rtserver.commands.rights import Rights
 from rtserver.commands.table import ROLES, Access
-from rtserver.errors import UNAUTHENTICATED, RtError
+from rtserver.errors import FORBIDDEN, INVALID_PARAMS, UNAUTHENTICATED, RtError
 from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
@@ -25,6 +25,7 @@ from rtserver.state.channels import Channel
 __all__ = ["Context", "Host"]
 
 _ANONYMOUS_RANK = ROLES["anonymous"]
+_SERVICE_RANK = ROLES["service"]
 
 
 class Host(Protocol):
@@ -134,6 +135,31 @@ class Context:
             self.need_proof(self.role, command)
             assert self._rights is not None, "only replay has no rights"
             self._rights.check_access(access, command, channel, self.role, self.user)
+
+    @property
+    def caller_name(self) -> str | None:
+        """Who acts, as a ledger names it: the user, else the back end."""
+        return self.user or self.service
+
+    def acting_for(self, user: str | None) -> str:
+        """The user that a command is about: the one named, else the caller. A user acts for
+        nobody else. Raises RtError invalid_params, forbidden."""
+        who = user or self.user
+        if who is None:
+            raise RtError(
+                INVALID_PARAMS, "user is missing, and the caller is nobody", {"param": "user"}
+            )
+        self.need_own(who, f"what {who!r} has")
+        return who
+
+    def need_own(self, owner: str, what: str) -> None:
+        """Raises RtError forbidden where a user acts on what is another's."""
+        if self.role < _SERVICE_RANK and owner != self.user:
+            raise RtError(
+                FORBIDDEN,
+                f"{what} belongs to somebody else: that needs the role service",
+                {"role": "service"},
+            )
 
     # --- for session commands ---
 

@@ -24,6 +24,7 @@ Ack = Literal["memory", "logged", "synced"]
 Access = Literal["subscribe", "publish", "presence"]
 Handler = Callable[..., Any]
 Coalesce = Callable[[Any, list[Any], Any], bool]
+Keeper = Callable[[Any, list[Any]], str | None]
 
 _MODULES = ("server", "counter", "board", "channel", "presence", "internal")
 _REQUIRED: Final = object()
@@ -62,7 +63,9 @@ class Command:
     each record; `older` holds the handlers of earlier versions for replay. coalesce: for writes
     that may be summed up with others of the turn instead of being logged one by one. access: which
     right of its namespace opens the channel that is named (commands.rights); `right` is then what
-    anybody needs. unproven: may be called before it is known who calls, where that must be known.
+    anybody needs. signed: a record says also which back end called. keeper: whose life bounds how
+    long its answers to idempotency keys are remembered (None: their age). unproven: may be called
+    before it is known who calls, where that must be known.
     """
 
     __slots__ = (
@@ -77,6 +80,7 @@ class Command:
         "handler",
         "is_write",
         "items_place",
+        "keeper",
         "key_place",
         "name",
         "noun",
@@ -86,6 +90,7 @@ class Command:
         "rank",
         "returns",
         "right",
+        "signed",
         "summary",
         "unproven",
         "version",
@@ -111,6 +116,8 @@ class Command:
         coalesce: Coalesce | None = None,
         offloaded: bool = False,
         unproven: bool = False,
+        signed: bool = False,
+        keeper: Keeper | None = None,
     ) -> None:
         self.name = name
         self.noun = name.partition(".")[0]
@@ -130,6 +137,8 @@ class Command:
         self.coalesce = coalesce
         self.offloaded = offloaded
         self.unproven = unproven
+        self.signed = signed
+        self.keeper = keeper
         self._places = {param.name: place for place, param in enumerate(self.params)}
         self._checks = tuple(param.kind.check for param in self.params)
         self._defaults = [param.default for param in self.params]

@@ -1,0 +1,588 @@
+"""sale.*: inventory with holds that come back by themselves, and a waiting room before it.
+
+Thin: what a sale does is in state/sales. Every write is logged with who called, its answers to
+idempotency keys are remembered as long as the sale lives, and its reply waits for the sync unless
+asked otherwise.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from rtserver.commands.context import Context
+from rtserver.commands.kinds import BOOL, LIMIT, NAME, PREFIX, TEXT, UINT, Shape, at_most, one_of
+from rtserver.commands.paging import fitting, name_bytes
+from rtserver.commands.sale_kinds import (
+    AMOUNTS,
+    BASKET,
+    BEST,
+    DURATION,
+    ITEMS,
+    POINT,
+    QUEUE,
+    REFERENCE,
+)
+from rtserver.commands.table import Effect, Param, command
+from rtserver.errors import INVALID_PARAMS, RtError
+from rtserver.limits import BEST_SEATS_MAX, LIST_DEFAULT
+from rtserver.state.sales.sale import Sale
+from rtserver.state.sales.terms import ItemTerms, QueueTerms, SaleTerms
+from rtserver.state.store import Store
+
+CREATED = Shape("SaleCreated", created="bool", seed_sha256="text")
+DELETED = Shape("Deleted", deleted="bool")
+STATE = Shape("SaleState", state="text")
+LEFT = Shape("Left", left="bool")
+BALANCE = Shape("Balance", stock="int", free="int", held="int", sold="int")
+STOCK = Shape("Stock", items="{Balance}")
+STATUS = Shape(
+    "SaleStatus",
+    state="text",
+    items="{Balance}",
+    next="text?",
+    total="Balance",
+    waiting="int",
+    active="int",
+    refused="{int}",
+    opens_at="int?",
+    closes_at="int?",
+    seed_sha256="text",
+    seed="text?",
+)
+PLACE = Shape(
+    "Place",
+    state="text",
+    position="int?",
+    eta_ms="int?",
+    pass_id="text?",
+    pass_expires_at="int?",
+)
+HOLD = Shape("Hold", hold="text", items="{int}", expires_at="int")
+WHOLE_PLACE = Shape("WholePlace", **PLACE.fields, holds="[Hold]", orders="[Order]")
+CONFIRMED = Shape("Confirmed", order="text", items="{int}", already="bool")
+CANCELLED = Shape("Cancelled", cancelled="bool", items="{int}")
+REFUNDED = Shape("Refunded", order="text", items="{int}", already="bool")
+PURCHASE = Shape(
+    "Purchase",
+    sale="text",
+    state="text",
+    hold="text",
+    order="text?",
+    user="text",
+    items="{int}",
+    reserved_at="int",
+    expires_at="int",
+    ended_at="int?",
+    reference="text?",
+    refunded="{int}",
+)
+ORDER = Shape(
+    "Order",
+    order="text",
+    state="text",
+    user="text",
+    items="{int}",
+    at="int",
+    reference="text?",
+    refunded="{int}",
+)
+ORDERS = Shape("Orders", orders="[Order]", next="int?")
+STEP = Shape(
+    "Step",
+    seq="int",
+    at="int",
+    step="text",
+    caller="text?",
+    user="text?",
+    hold="text?",
+    items="{int}?",
+    reference="text?",
+)
+LEDGER = Shape("Ledger", items="[Step]", next="int?")
+AUDIT = Shape("Audit", ok="bool", steps="int", items="int", problems="[text]")
+SEATS = Shape("Seats", items="{int}", zone="text?", row="text?")
+SALES = Shape("NamePage", items="[text]", next="text?")
+
+
+def _keeper(store: Store, args: list[Any]) -> str | None:
+    """As long as which sale lives the answer to an idempotency key is remembered. The first
+    argument names the sale, or a hold or an order of it."""
+    return store.sales.keeper(args[0])
+
+
+_write = partial(
+    command, effect=Effect.WRITE, ack="synced", signed=True, keeper=_keeper, right="user"
+)
+_staff = partial(_write, right="service")
+_read = partial(command, effect=Effect.READ)
+
+_name = Param("name", NAME)
+_user = Param("user", NAME, None)
+_hold = Param("hold", NAME)
+_limit = Param("limit", LIMIT, LIST_DEFAULT)
+_terms = (
+    Param("hold_ms", DURATION, None),
+    Param("opens_at", POINT, None),
+    Param("closes_at", POINT, None),
+    Param("queue", QUEUE, None),
+)
+
+
+# --- the sale ---
+
+
+@_staff(
+    "sale.create",
+    params=[
+        _name,
+        Param("items", ITEMS),
+        Param("per_user", UINT, 1),
+        Param("hold_ms", DURATION, 120_000),
+        Param("opens_at", POINT, None),
+        Param("closes_at", POINT, None),
+        Param("queue", QUEUE, None),
+    ],
+    returns=CREATED,
+    key="name",
+    items="items",
+    summary="Creates a sale, open at once without opens_at; seed_sha256 binds it to the order of"
+    " its queue. created is false where the same one exists.",
+)
+def create(
+    store: Store,
+    ctx: Context,
+    name: str,
+    items: dict[str, list[Any]],
+    per_user: int,
+    hold_ms: int,
+    opens_at: int | None,
+    closes_at: int | None,
+    queue: dict[str, Any] | None,
+) -> dict[str, Any]:
+    terms = SaleTerms(per_user, hold_ms, opens_at, closes_at, _queue(None, queue))
+    rows = {sku: ItemTerms(*row) for sku, row in items.items()}
+    sale = store.sales.get(name)
+    if sale is None:
+        sale = store.sales.create(ctx.now, name, terms, rows, ctx.new_id() + ctx.new_id(), _by(ctx))
+        return {"created": True, "seed_sha256": sale.seed_sha256}
+    store.sales.same(sale, terms, rows)
+    ctx.log_nothing()
+    return {"created": False, "seed_sha256": sale.seed_sha256}
+
+
+def _queue(now: QueueTerms | None, changes: dict[str, Any] | None) -> QueueTerms | None:
+    """The terms of the queue with some of them changed. Raises RtError invalid_params."""
+    if changes is None:
+        return now
+    if now is not None:
+        return now._replace(**changes)
+    for field in ("rate_per_s", "active_max"):
+        if field not in changes:
+            raise RtError(
+                INVALID_PARAMS, f"queue has no {field}, which a new queue needs", {"param": "queue"}
+            )
+    return QueueTerms(**changes)
+
+
+@_staff(
+    "sale.configure",
+    params=[_name, Param("per_user", UINT, None), *_terms],
+    returns=STATE,
+    key="name",
+    summary="Changes the terms of a sale, also while it runs; what is held stays as it is.",
+)
+def configure(
+    store: Store,
+    ctx: Context,
+    name: str,
+    per_user: int | None,
+    hold_ms: int | None,
+    opens_at: int | None,
+    closes_at: int | None,
+    queue: dict[str, Any] | None,
+) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    given = {"per_user": per_user, "hold_ms": hold_ms, "opens_at": opens_at, "closes_at": closes_at}
+    changes = {field: value for field, value in given.items() if value is not None}
+    terms = sale.terms._replace(**changes, queue=_queue(sale.terms.queue, queue))
+    sale.configure(ctx.now, terms, _by(ctx))
+    return {"state": sale.phase}
+
+
+@_staff(
+    "sale.restock",
+    params=[_name, Param("items", AMOUNTS)],
+    returns=STOCK,
+    key="name",
+    items="items",
+    summary="Adds units, or takes free ones away where below 0; adds items that are new.",
+)
+def restock(store: Store, ctx: Context, name: str, items: dict[str, list[Any]]) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    sale.restock(ctx.now, {sku: ItemTerms(*row) for sku, row in items.items()}, _by(ctx))
+    return {"items": {sku: sale.balance(sku) for sku in items}}
+
+
+@_staff(
+    "sale.open",
+    params=[_name],
+    returns=STATE,
+    key="name",
+    summary="Opens a sale before its time, or goes on after a pause.",
+)
+def open_sale(store: Store, ctx: Context, name: str) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    sale.open(ctx.now, _by(ctx))
+    return {"state": sale.phase}
+
+
+@_staff(
+    "sale.pause",
+    params=[_name],
+    returns=STATE,
+    key="name",
+    summary="Stops admissions and reserves until sale.open; holds and the queue go on.",
+)
+def pause(store: Store, ctx: Context, name: str) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    sale.pause(ctx.now, _by(ctx))
+    return {"state": sale.phase}
+
+
+@_staff(
+    "sale.close",
+    params=[_name, Param("release", BOOL, False)],
+    returns=STATE,
+    key="name",
+    summary="Ends joins and reserves; holds may be confirmed still, unless they are released.",
+)
+def close(store: Store, ctx: Context, name: str, release: bool) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    sale.close(ctx.now, release, _by(ctx))
+    return {"state": sale.phase}
+
+
+@_staff(
+    "sale.delete",
+    params=[_name],
+    returns=DELETED,
+    key="name",
+    summary="Forgets a closed sale with its orders, its ledger and the keys it remembers.",
+)
+def delete(store: Store, ctx: Context, name: str) -> dict[str, bool]:
+    store.sales.delete(name)
+    return {"deleted": True}
+
+
+@_read(
+    "sale.list",
+    params=[Param("prefix", PREFIX, ""), Param("after", NAME, None), _limit],
+    returns=SALES,
+    items="limit",
+    right="service",
+    summary="Names of sales that begin with prefix; next is the after of the next page.",
+)
+def list_sales(
+    store: Store, _ctx: Context, prefix: str, after: str | None, limit: int
+) -> dict[str, Any]:
+    names = store.sales.page(prefix, after, limit)
+    kept = fitting(names, name_bytes)
+    more = len(names) == limit or len(kept) < len(names)
+    return {"items": kept, "next": kept[-1] if more else None}
+
+
+@_read(
+    "sale.status",
+    params=[_name, Param("after", NAME, None), _limit],
+    returns=STATUS,
+    key="name",
+    items="limit",
+    right="user",
+    summary="The balance of each item, by name; stock is always free + held + sold.",
+)
+def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    names = sale.item_names(after, limit)
+    kept = fitting(names, name_bytes)
+    more = len(names) == limit or len(kept) < len(names)
+    return {
+        **sale.summary(),
+        "items": {sku: sale.balance(sku) for sku in kept},
+        "next": kept[-1] if more else None,
+    }
+
+
+# --- the waiting room ---
+
+
+@_write(
+    "sale.join",
+    params=[_name, _user, Param("challenge", TEXT, None)],
+    returns=PLACE,
+    key="name",
+    summary="A place in the queue, one a user; joining again tells where it is.",
+)
+def join(
+    store: Store, ctx: Context, name: str, user: str | None, challenge: str | None
+) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    who = ctx.acting_for(user)
+    with sale.refusing():
+        if sale.room is None or not sale.room.knows(who):
+            if sale.asks_challenge:
+                ctx.need_challenge(name, who, challenge)
+            tied = ctx.service is None and ctx.user == who
+            sale.join(ctx.now, who, tied=tied, address=ctx.address, by=_by(ctx))
+        else:
+            ctx.log_nothing()
+    return sale.place(ctx.now, who)
+
+
+@_write(
+    "sale.leave",
+    params=[_name, _user],
+    returns=LEFT,
+    key="name",
+    summary="Gives up a place in the queue, or a pass; holds stay.",
+)
+def leave(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, bool]:
+    return {"left": store.sales.find(name).leave(ctx.now, ctx.acting_for(user), _by(ctx))}
+
+
+@_read(
+    "sale.place",
+    params=[_name, _user],
+    returns=WHOLE_PLACE,
+    key="name",
+    right="user",
+    summary="Where a user is in the queue, with her holds and her orders, newest first.",
+)
+def place(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    who = ctx.acting_for(user)
+    return {**sale.place(ctx.now, who), **sale.possessions(ctx.now, who)}
+
+
+# --- buying ---
+
+
+@_write(
+    "sale.reserve",
+    params=[
+        _name,
+        _user,
+        Param("items", BASKET, None),
+        Param("best", BEST, None),
+        Param("pass_id", NAME, None),
+        Param("hold", NAME, None),
+    ],
+    returns=HOLD,
+    key="name",
+    summary="Holds all of a basket, or nothing; with hold the basket replaces that one's.",
+)
+def reserve(
+    store: Store,
+    ctx: Context,
+    name: str,
+    user: str | None,
+    items: dict[str, int] | None,
+    best: list[Any] | None,
+    pass_id: str | None,
+    hold: str | None,
+) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    who = ctx.acting_for(user)
+    if (items is None) == (best is None):
+        raise RtError(INVALID_PARAMS, "expected either items or best", {"param": "items"})
+    with sale.refusing():
+        if best is not None:
+            items = dict.fromkeys(sale.best_available(*best), 1)
+            ctx.log_as(name, user, items, None, pass_id, hold)
+        assert items is not None
+        return sale.reserve(ctx.now, who, items, pass_id, hold, _by(ctx))
+
+
+@_write(
+    "sale.confirm",
+    params=[
+        _hold,
+        Param("reference", REFERENCE, None),
+        Param("items", BASKET, None),
+        Param("late", one_of("refuse", "retake"), "refuse"),
+    ],
+    returns=CONFIRMED,
+    key="hold",
+    summary="Sells what is held, or a part of it and frees the rest; late=retake sells an expired"
+    " hold too, if its units are still free.",
+)
+def confirm(
+    store: Store,
+    ctx: Context,
+    hold: str,
+    reference: str | None,
+    items: dict[str, int] | None,
+    late: str,
+) -> dict[str, Any]:
+    sale = _sale_of(store, ctx, hold)
+    done = sale.confirm(ctx.now, hold, reference, items, late == "retake", _by(ctx))
+    if done["already"]:
+        ctx.log_nothing()
+    return done
+
+
+@_write(
+    "sale.cancel",
+    params=[_hold],
+    returns=CANCELLED,
+    key="hold",
+    summary="Gives back what is held.",
+)
+def cancel(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
+    items = _sale_of(store, ctx, hold).cancel(ctx.now, hold, _by(ctx))
+    return {"cancelled": True, "items": items}
+
+
+@_write(
+    "sale.extend",
+    params=[_hold, Param("ms", DURATION)],
+    returns=HOLD,
+    key="hold",
+    summary="Lets a hold last longer; in all at most 5 times the sale's hold_ms.",
+)
+def extend(store: Store, ctx: Context, hold: str, ms: int) -> dict[str, Any]:
+    return _sale_of(store, ctx, hold).extend(ctx.now, hold, ms, _by(ctx))
+
+
+@_staff(
+    "sale.refund",
+    params=[
+        Param("order", NAME),
+        Param("items", BASKET, None),
+        Param("reference", REFERENCE, None),
+        Param("restock", BOOL, True),
+    ],
+    returns=REFUNDED,
+    key="order",
+    summary="Takes an order back, or a part of it; its units are free again, or gone.",
+)
+def refund(
+    store: Store,
+    ctx: Context,
+    order: str,
+    items: dict[str, int] | None,
+    reference: str | None,
+    restock: bool,
+) -> dict[str, Any]:
+    sale = store.sales.of_id(order)
+    done = sale.refund(ctx.now, order, items, reference, restock, _by(ctx))
+    if done["already"]:
+        ctx.log_nothing()
+    return done
+
+
+@_read(
+    "sale.get",
+    params=[_hold],
+    returns=PURCHASE,
+    key="hold",
+    right="user",
+    summary="A hold or an order, at any age: held, sold, cancelled, expired or refunded.",
+)
+def get(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
+    return _sale_of(store, ctx, hold).purchase(ctx.now, hold)
+
+
+@_read(
+    "sale.best_available",
+    params=[
+        _name,
+        Param("zone", NAME, None),
+        Param("count", at_most(BEST_SEATS_MAX), 1),
+    ],
+    returns=SEATS,
+    key="name",
+    right="user",
+    summary="The best adjacent seats that are free, front rows first, no single seat left alone"
+    " where that can be.",
+)
+def best_available(
+    store: Store, _ctx: Context, name: str, zone: str | None, count: int
+) -> dict[str, Any]:
+    sale = store.sales.find(name)
+    skus = sale.best_available(zone, count)
+    terms = sale.item_place(skus[0])
+    return {"items": dict.fromkeys(skus, 1), "zone": terms.zone, "row": terms.row}
+
+
+# --- the staff's view ---
+
+
+@_read(
+    "sale.orders",
+    params=[
+        _name,
+        Param("after", UINT, 0),
+        _limit,
+        Param("state", one_of("sold", "refunded"), None),
+        _user,
+    ],
+    returns=ORDERS,
+    key="name",
+    items="limit",
+    right="service",
+    summary="Orders from the first on; next is the after of the next page.",
+)
+def orders(
+    store: Store,
+    _ctx: Context,
+    name: str,
+    after: int,
+    limit: int,
+    state: str | None,
+    user: str | None,
+) -> dict[str, Any]:
+    found, following = store.sales.find(name).orders(after, limit, state, user)
+    return {"orders": found, "next": following}
+
+
+@_read(
+    "sale.ledger",
+    params=[_name, Param("after", UINT, 0), _limit],
+    returns=LEDGER,
+    key="name",
+    items="limit",
+    right="service",
+    summary="Every step of the sale, from the first on; next is the after of the next page.",
+)
+def ledger(store: Store, _ctx: Context, name: str, after: int, limit: int) -> dict[str, Any]:
+    steps, following = store.sales.find(name).steps(after, limit)
+    return {"items": steps, "next": following}
+
+
+@_read(
+    "sale.audit",
+    params=[_name],
+    returns=AUDIT,
+    key="name",
+    right="service",
+    cost=100,
+    summary="Adds up the ledger, and compares it with what the sale says of itself.",
+)
+def audit(store: Store, _ctx: Context, name: str) -> dict[str, Any]:
+    return store.sales.find(name).audit()
+
+
+# --- who is meant ---
+
+
+def _by(ctx: Context) -> str | None:
+    """Who called, for the ledger."""
+    return ctx.caller_name
+
+
+def _sale_of(store: Store, ctx: Context, hold: str) -> Sale:
+    """The sale of a hold, which a user may touch only where it is hers."""
+    sale = store.sales.of_id(hold)
+    ctx.need_own(sale.owner(hold), f"the hold {hold!r}")
+    return sale
