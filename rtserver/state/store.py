@@ -56,6 +56,7 @@ class Store:
         self.channels.channels_max = limits.channels_max
         self.settings.configured_max = limits.namespaces_configured_max
         self.answers.keys_max = limits.idempotency_keys_max
+        self.answers.owners.kept_max = limits.sale_keys_max
         self.answers.sources_max = limits.sources_max
         self.last_seen.users_max = limits.last_seen_max
 
@@ -75,15 +76,18 @@ class Store:
 
     def reclaim(self, entries_max: int) -> bool:
         """Frees a slice of what was deleted; True when nothing is left to free."""
-        return self.boards.reclaim(entries_max)
+        boards = self.boards.reclaim(entries_max)
+        return self.answers.owners.reclaim(entries_max) and boards
 
     # --- snapshots ---
 
     def totals(self) -> dict[str, Any]:
         """Sums that are kept anyway: equal totals are strong evidence of equal state. Those of
-        older logs and snapshots have no users seen, so without any there is no such sum."""
+        older logs and snapshots have no users seen and no keys of sales, so without any there is
+        no such sum."""
         return {
             **({"last_seen": len(self.last_seen)} if len(self.last_seen) else {}),
+            **({"sale_keys": self.answers.owners.kept} if self.answers.owners.kept else {}),
             "counters": len(self.counters),
             "counter_total": str(self.counters.total),  # may be beyond 64 bits
             "boards": len(self.boards),
@@ -143,5 +147,6 @@ class Store:
         self.counters.check()
         self.boards.check()
         self.channels.check()
+        self.answers.check()
         self.last_seen.check()
         self.timers.check()
