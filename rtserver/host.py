@@ -98,6 +98,7 @@ class Host:
                 "age_ms": limits.idempotency_age_ms,
                 "keys_max": limits.idempotency_keys_max,
                 "client_age_ms": limits.idempotency_client_age_ms,
+                "sale_keys_max": limits.sale_keys_max,
             },
             "limits": self.hello_limits(),
         }

@@ -273,7 +273,7 @@ def close(store: Store, ctx: Context, name: str, release: bool) -> dict[str, Any
     summary="Forgets a closed sale with its orders, its ledger and the keys it remembers.",
 )
 def delete(store: Store, ctx: Context, name: str) -> dict[str, bool]:
-    store.sales.delete(name)
+    store.answers.forget_owner(store.sales.delete(name))
     return {"deleted": True}
 
 
