@@ -206,9 +206,7 @@ class Sale:
                 self.items[sku].free += units
             old.items = dict(items)
         else:
-            old = Hold(
-                len(self.holds) + 1, user, dict(items), self.now, self.now + self.hold_ms
-            )
+            old = Hold(len(self.holds) + 1, user, dict(items), self.now, self.now + self.hold_ms)
             self.holds.append(old)
         for sku, units in items.items():
             self.items[sku].free -= units
