@@ -44,8 +44,7 @@ def reserve(
 ) -> dict[str, Any]:
     """Raises RtError not_found, not_open, sold_out, no_pass, rate_limited, limit_reached."""
     items = sale.items_of(basket)
-    if sale.phase != "open":
-        raise sale.not_open()
+    sale.check_open()
     old = None if replaced is None else _open_hold(sale, now, replaced, user)
     returns = {} if old is None else old.basket()
     for item in items:
@@ -140,24 +139,19 @@ def confirm(
         return _confirmed(sale, hold, already=True)
     if hold.state == CANCELLED or sale.is_released(hold):
         raise _ended(sale, hold)
-    late = hold.state == EXPIRED
-    if not retake and (late or now >= hold.expires_at):
+    late = hold.state == EXPIRED or now >= hold.expires_at
+    if late and not retake:
         raise _ended(sale, hold)
     basket = hold.basket()
     if part is not None:
         _check_part(part, basket, f"hold {hold_id!r}")
     if late:
-        _check_retake(sale, hold, part or basket)
-    elif part is not None and part != basket:
-        rest = sale.book.split(hold, part)
-        sale.note("freed", now, by, hold.user, hold.number, rest)
-        sale.seat_all(sale.items_of(rest))
-    if late:
-        if part is not None and part != basket:
-            hold.items, hold.amounts = sale.items_of(part), tuple(part.values())
-        sale.book.retake(hold, now, reference)
-        sale.seat_all(hold.items)
+        _retake(sale, now, hold, part or basket, reference)
     else:
+        if part is not None and part != basket:
+            rest = sale.book.split(hold, part)
+            sale.note("freed", now, by, hold.user, hold.number, rest)
+            sale.seat_all(sale.items_of(rest))
         sale.book.sell(hold, now, reference)
     step = "retaken" if late else "confirmed"
     sale.note(step, now, by, hold.user, hold.number, hold.basket(), reference)
@@ -165,12 +159,22 @@ def confirm(
     return _confirmed(sale, hold, already=False)
 
 
-def _check_retake(sale: Sale, hold: Hold, basket: dict[str, int]) -> None:
+def _retake(
+    sale: Sale, now: int, hold: Hold, basket: dict[str, int], reference: str | None
+) -> None:
+    """Sells of an expired hold what is free. One whose timer has not fired yet expires first, so
+    that it makes no difference whether it has. Raises RtError sold_out, limit_reached."""
     items = sale.items_of(basket)
+    returns = hold.basket() if hold.state == HELD else {}
     for item in items:
-        if item.free < basket[item.name]:
+        if item.free + returns.get(item.name, 0) < basket[item.name]:
             raise item.sold_out().with_traceback(None)
-    _check_limits(sale, hold.user, items, basket, {}, hold)
+    _check_limits(sale, hold.user, items, basket, returns, hold)
+    if hold.state == HELD:
+        sale.give_back(hold, EXPIRED, now, "expired", None)
+    hold.items, hold.amounts = items, tuple(basket.values())
+    sale.book.retake(hold, now, reference)
+    sale.seat_all(items)
 
 
 def _confirmed(sale: Sale, hold: Hold, *, already: bool) -> dict[str, Any]:

@@ -498,6 +498,11 @@ class Sale:
             self.refused[name] = self.refused.get(name, 0) + 1
             raise
 
+    def check_open(self) -> None:
+        """Raises RtError not_open where nothing can be reserved now."""
+        if self.phase != "open":
+            raise self.not_open()
+
     def not_open(self) -> RtError:
         return RtError(
             NOT_OPEN,
