@@ -29,6 +29,7 @@ __all__ = [
     "NOTE_BYTES_MAX",
     "PRESENCE_EVENTS_MAX",
     "REPLY_BYTES_MAX",
+    "ROW_SPAN_MAX",
     "STOCK_MAX",
     "STREAM_CHANNELS_MAX",
     "TIME_MAX",
@@ -54,6 +55,7 @@ STREAM_CHANNELS_MAX = 64  # of one event stream or long poll: their cursor names
 STOCK_MAX = 2**40  # units of one item
 BASKET_MAX = 100  # items in one basket
 BEST_SEATS_MAX = 32  # adjacent seats in one search
+ROW_SPAN_MAX = 4_096  # from the lowest to the highest seat number of one row
 HOLDS_PER_USER_MAX = 100  # open holds of one user in one sale
 HOLD_LIVES = 5  # a hold that is extended again and again lasts at most so many times hold_ms
 ENDED_HOLDS_KEPT = 1_000_000  # of a sale, that were not sold: older ones are not_found
