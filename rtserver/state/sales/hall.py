@@ -101,6 +101,10 @@ class Hall:
     def __contains__(self, sku: str) -> bool:
         return sku in self._seats
 
+    def has_zone(self, zone: str | None) -> bool:
+        """Whether there are seats in a zone; None: anywhere."""
+        return len(self) > 0 if zone is None else zone in self._names
+
     # --- seats ---
 
     def clash(self, seats: Iterable[tuple[str, str | None, str, int]]) -> Clash | None:
