@@ -56,7 +56,6 @@ STOCK_MAX = 2**40  # units of one item
 ROW_SPAN_MAX = 4_096  # between the lowest and the highest seat number of a row
 BASKET_MAX = 100  # items in one basket
 BEST_SEATS_MAX = 32  # adjacent seats in one search
-ROW_SPAN_MAX = 4_096  # from the lowest to the highest seat number of one row
 HOLDS_PER_USER_MAX = 100  # open holds of one user in one sale
 HOLD_LIVES = 5  # a hold that is extended again and again lasts at most so many times hold_ms
 ENDED_HOLDS_KEPT = 1_000_000  # of a sale, that were not sold: older ones are not_found
