@@ -80,6 +80,10 @@ class Host:
         self._started_ms = clock.now_ms()
         self._time_accepted = False
 
+    @property
+    def unsettled(self) -> bool:
+        return self._turn.unsettled
+
     # --- what it is and did ---
 
     def info(self) -> dict[str, Any]:
