@@ -173,27 +173,30 @@ async def test_a_sale_is_a_typed_state():
     def answer(peer, request):
         peer.reply(request, {**WATCHED, "state": SALE})
 
-    async with FakeServer(answer) as server, rtclient.connect(server.url) as rt:
-        async with rt.sale.watch("a:b") as watch:
-            first = await state(watch)
-            assert first == SaleState(
-                "open",
-                Balance(7, 5, 2, 0),
-                3,
-                1,
-                {"cup": Balance(5, 4, 1, 0), "seat": Balance(2, 1, 1, 0)},
-                50,
-                None,
-                "5e",
-                "s",
-            )
-            change = {"total": balance(4, 3), "items": {"cup": balance(3, 2)}}
-            push = {"channel": "$sale:a%3Ab", "offset": 2, "data": change, "at": 0}
-            server.peer.push("message", push)
-            second = await state(watch)
-            assert second.total == Balance(7, 4, 3, 0)
-            assert second.items == {**first.items, "cup": Balance(5, 3, 2, 0)}
-            assert (second.state, second.waiting) == ("open", 3)
+    async with (
+        FakeServer(answer) as server,
+        rtclient.connect(server.url) as rt,
+        rt.sale.watch("a:b") as watch,
+    ):
+        first = await state(watch)
+        assert first == SaleState(
+            "open",
+            Balance(7, 5, 2, 0),
+            3,
+            1,
+            {"cup": Balance(5, 4, 1, 0), "seat": Balance(2, 1, 1, 0)},
+            50,
+            None,
+            "5e",
+            "s",
+        )
+        change = {"total": balance(4, 3), "items": {"cup": balance(3, 2)}}
+        push = {"channel": "$sale:a%3Ab", "offset": 2, "data": change, "at": 0}
+        server.peer.push("message", push)
+        second = await state(watch)
+        assert second.total == Balance(7, 4, 3, 0)
+        assert second.items == {**first.items, "cup": Balance(5, 3, 2, 0)}
+        assert (second.state, second.waiting) == ("open", 3)
 
 
 async def test_a_place_is_that_of_the_clients_own_user_unless_it_says_whose():
@@ -237,17 +240,20 @@ async def test_a_ledger_is_followed_step_by_step():
     def answer(peer, request):
         peer.reply(request, {**WATCHED, "class": "must", "epoch": "e", "offset": 4})
 
-    async with FakeServer(answer) as server, rtclient.connect(server.url) as rt:
-        async with rt.sale.follow_ledger("x") as steps:
-            assert steps.position == ("e", 4)
-            server.peer.push("message", step(5))
-            server.peer.push("gap", {"channel": "$sale:x:ledger", "why": "slow", "to": 6})
-            server.peer.push("message", step(7))
-            first = await asyncio.wait_for(anext(steps), 10)
-            assert first == Step(5, 7, "reserved", "shop", "ann", "h1", {"cup": 1}, None)
-            assert steps.position == ("e", 5)
-            assert isinstance(await anext(steps), rtclient.Gap)
-            assert (await anext(steps)).seq == 7
+    async with (
+        FakeServer(answer) as server,
+        rtclient.connect(server.url) as rt,
+        rt.sale.follow_ledger("x") as steps,
+    ):
+        assert steps.position == ("e", 4)
+        server.peer.push("message", step(5))
+        server.peer.push("gap", {"channel": "$sale:x:ledger", "why": "slow", "to": 6})
+        server.peer.push("message", step(7))
+        first = await asyncio.wait_for(anext(steps), 10)
+        assert first == Step(5, 7, "reserved", "shop", "ann", "h1", {"cup": 1}, None)
+        assert steps.position == ("e", 5)
+        assert isinstance(await anext(steps), rtclient.Gap)
+        assert (await anext(steps)).seq == 7
 
 
 # --- with the real one ---
