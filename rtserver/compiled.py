@@ -23,6 +23,7 @@ MODULES: tuple[str, ...] = (
     "rtserver.structs._skiplist",
     "rtserver.structs._ranking",
     "rtserver.state._boards",
+    "rtserver.state.sales._book",
     "rtserver.commands._journal",
     "rtserver.commands._express",
     "rtserver.commands._replay",
