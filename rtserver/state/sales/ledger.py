@@ -1,8 +1,9 @@
+# cython: language_level=3, annotation_typing=False
 """The ledger of a sale: every step that was taken, in order, never changed and never dropped.
 
 A step is a row [step, at, caller, user, hold number, {item: units}, reference]. Rows lie packed in
 chunks of so many rows, some 50 bytes each, without a Python object a row; a page is read by
-unpacking a chunk or two. What each step means for the units of the items that it names stands in
+unpacking a chunk or two. One source, two forms, as the book. What each step means for the units of the items that it names stands in
 `MOVES`: adding up the ledger gives the balances (state/sales/audit.py).
 """
 
