@@ -91,6 +91,10 @@ class FakeHost:
         self.dev = world.authority.dev
         self.must_prove = world.authority.must_prove
 
+    @property
+    def unsettled(self) -> bool:
+        return bool(self._world.dispatcher.waiting)
+
     def info(self) -> dict[str, Any]:
         return {"name": "rtserver"}
 

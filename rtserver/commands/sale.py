@@ -33,7 +33,7 @@ from rtserver.state.store import Store
 
 CREATED = Shape("SaleCreated", created="bool", seed_sha256="text")
 DELETED = Shape("Deleted", deleted="bool")
-STATE = Shape("SaleState", state="text")
+STATE = Shape("SalePhase", state="text")
 LEFT = Shape("Left", left="bool")
 BALANCE = Shape("Balance", stock="int", free="int", held="int", sold="int")
 STOCK = Shape("Stock", items="{Balance}")
@@ -147,8 +147,7 @@ _terms = (
     returns=CREATED,
     key="name",
     items="items",
-    summary="Creates a sale, open at once without opens_at; seed_sha256 binds it to the order of"
-    " its queue. created is false where the same one exists.",
+    summary="Creates a sale, open at once without opens_at; seed_sha256 fixes its queue's order.",
 )
 def create(
     store: Store,
@@ -273,7 +272,7 @@ def close(store: Store, ctx: Context, name: str, release: bool) -> dict[str, Any
     summary="Forgets a closed sale with its orders, its ledger and the keys it remembers.",
 )
 def delete(store: Store, ctx: Context, name: str) -> dict[str, bool]:
-    store.sales.delete(name)
+    store.answers.forget_owner(store.sales.delete(name))
     return {"deleted": True}
 
 
@@ -418,8 +417,7 @@ def reserve(
     ],
     returns=CONFIRMED,
     key="hold",
-    summary="Sells what is held, or a part of it and frees the rest; late=retake sells an expired"
-    " hold too, if its units are still free.",
+    summary="Sells what is held, or a part; late=retake what expired, too, while it is free.",
 )
 def confirm(
     store: Store,
@@ -508,8 +506,7 @@ def get(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
     returns=SEATS,
     key="name",
     right="user",
-    summary="The best adjacent seats that are free, front rows first, no single seat left alone"
-    " where that can be.",
+    summary="The best adjacent seats that are free, front rows first, no single seat left alone.",
 )
 def best_available(
     store: Store, _ctx: Context, name: str, zone: str | None, count: int

@@ -53,6 +53,8 @@ def reserve(
     if sale.room is not None and old is None:
         sale.room.check_pass(now, user, pass_id)
     _check_limits(sale, user, items, basket, returns, old)
+    if old is None:
+        _check_growth(sale)
     amounts = tuple(basket.values())
     if old is None:
         hold = sale.book.reserve(now, user, items, amounts, now + sale.terms.hold_ms)
@@ -68,6 +70,17 @@ def reserve(
     sale.note("reserved", now, by, user, hold.number, basket)
     sale.proceed(now)
     return sale.hold_map(hold)
+
+
+def _check_growth(sale: Sale) -> None:
+    """Raises RtError where no hold more can be kept."""
+    sale.growth.check()
+    most = sale.book.holds_max
+    if most >= 0 and sale.book.last_number >= most:
+        raise RtError(
+            LIMIT_REACHED,
+            f"{sale.book.last_number} holds were made, at most {most} (limits.sale_holds_max)",
+        )
 
 
 def _check_limits(
