@@ -33,7 +33,7 @@ from rtserver.state.store import Store
 
 CREATED = Shape("SaleCreated", created="bool", seed_sha256="text")
 DELETED = Shape("Deleted", deleted="bool")
-STATE = Shape("SaleState", state="text")
+STATE = Shape("SalePhase", state="text")
 LEFT = Shape("Left", left="bool")
 BALANCE = Shape("Balance", stock="int", free="int", held="int", sold="int")
 STOCK = Shape("Stock", items="{Balance}")
@@ -147,8 +147,7 @@ _terms = (
     returns=CREATED,
     key="name",
     items="items",
-    summary="Creates a sale, open at once without opens_at; seed_sha256 binds it to the order of"
-    " its queue. created is false where the same one exists.",
+    summary="Creates a sale, open at once without opens_at; seed_sha256 fixes its queue's order.",
 )
 def create(
     store: Store,
@@ -273,7 +272,7 @@ def close(store: Store, ctx: Context, name: str, release: bool) -> dict[str, Any
     summary="Forgets a closed sale with its orders, its ledger and the keys it remembers.",
 )
 def delete(store: Store, ctx: Context, name: str) -> dict[str, bool]:
-    store.sales.delete(name)
+    store.answers.forget_owner(store.sales.delete(name))
     return {"deleted": True}
 
 
@@ -398,7 +397,10 @@ def reserve(
     if (items is None) == (best is None):
         raise RtError(INVALID_PARAMS, "expected either items or best", {"param": "items"})
     with sale.refusing():
+        if hold is not None:
+            ctx.need_own(sale.owner(hold), f"the hold {hold!r}")
         if best is not None:
+            sale.check_open()
             items = dict.fromkeys(stocking.best_available(sale, *best), 1)
             ctx.log_as(name, user, items, None, pass_id, hold)
         assert items is not None
@@ -415,8 +417,7 @@ def reserve(
     ],
     returns=CONFIRMED,
     key="hold",
-    summary="Sells what is held, or a part of it and frees the rest; late=retake sells an expired"
-    " hold too, if its units are still free.",
+    summary="Sells what is held, or a part; late=retake what expired, too, while it is free.",
 )
 def confirm(
     store: Store,
@@ -505,8 +506,7 @@ def get(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
     returns=SEATS,
     key="name",
     right="user",
-    summary="The best adjacent seats that are free, front rows first, no single seat left alone"
-    " where that can be.",
+    summary="The best adjacent seats that are free, front rows first, no single seat left alone.",
 )
 def best_available(
     store: Store, _ctx: Context, name: str, zone: str | None, count: int
