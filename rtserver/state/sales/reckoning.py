@@ -176,22 +176,25 @@ class Reckoning:
 
     # --- adding up ---
 
-    def add(self, rows: Iterable[Row]) -> None:
-        """The next rows of the ledger, in order."""
-        for step, at, _, user, number, items, _ in rows:
-            self.steps += 1
-            if at < self._at:
-                self._wrong(step, f"is from {at}, the one before from {self._at}")
-            self._at = at
-            move = _MOVES[step]
-            if number is not None and move is not None:
-                self._move_hold(step, move, user, number, items)
-            elif move is not None:
+    def add(self, row: Row) -> int:
+        """The next row of the ledger; how many movements that was, at least 1."""
+        step, at, _, user, number, items, _ = row
+        self.steps += 1
+        if at < self._at:
+            self._wrong(step, f"is from {at}, the one before from {self._at}")
+        self._at = at
+        move = _MOVES[step]
+        if move is not None:
+            if number is None:
                 self._move(step, move, items)
-            elif number is not None:
-                self._hold_of(step, number, OPEN)
-            elif user is not None:
-                self._queue(step, user)
+            else:
+                self._move_hold(step, move, user, number, items)
+            return len(items)
+        if number is not None:
+            self._hold_of(step, number, OPEN)
+        elif user is not None:
+            self._queue(step, user)
+        return 1
 
     def _wrong(self, step: str, text: str) -> None:
         self.problems.add(f"step {self.steps} ({step}) {text}")
