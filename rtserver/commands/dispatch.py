@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rtserver.commands.channel import follow
@@ -179,7 +179,7 @@ class Dispatcher:
             else:
                 self._refuse(connection, request_id, error)
             return cost
-        if command.offloaded:
+        if command.offloaded and isinstance(result, Coroutine):
             connection.waiting += 1
             self.offloaded.append(Offloaded(connection, request_id, result))
         elif request_id is None:

@@ -295,6 +295,11 @@ class Book:
         assert hold is not None, f"hold {number} is gone"
         return hold
 
+    def kept(self, number: int) -> Hold | None:
+        """The hold of a number that was given out; None where it was forgotten."""
+        hold: Hold | None = self.pages[number // _PAGE][number % _PAGE]
+        return hold
+
     def buyer(self, user: str) -> Buyer:
         buyer = self.buyers.get(user)
         if buyer is None:
