@@ -53,8 +53,8 @@ _PUBLIC: Final = {
     ],
     "rtclient.items": ["Gap", "Join", "Leave"],
     "rtclient.options": ["Position"],
-    "rtclient.results": ["Message", "UserPresence"],
-    "rtclient.states": ["BoardState", "CounterState"],
+    "rtclient.results": ["Message", "Step", "UserPresence", "WholePlace"],
+    "rtclient.states": ["BoardState", "CounterState", "SaleState"],
     "rtclient.subscription": ["Subscription"],
     "rtclient.watch": ["Watch"],
 }
@@ -192,7 +192,7 @@ def _results_module(results: Results) -> str:
         "What commands answer: typed and immutable; fields that a newer server adds are ignored.",
         "from dataclasses import dataclass",
         "from typing import Any",
-        "from rtclient.decode import many, many_or_errors",
+        "from rtclient.decode import many, many_by_name, many_or_errors",
         "from rtclient.errors import Error",
         _all(classes),
     )
@@ -214,18 +214,21 @@ def _result_class(name: str, shape: Shape, rows: list[Command]) -> str:
 
 def _result_doc(shape: Shape, rows: list[Command]) -> str:
     if not rows:
-        return f"One of {_listed(_holders(shape))}."
+        return _part_doc(shape)
     named = [f"`{row.name}`" for row in rows]
     return f"What {_listed(named)} {'answers' if len(named) == 1 else 'answer'}."
 
 
-def _holders(part: Shape) -> list[str]:
-    return [
-        f"`{shape.name}.{field}`"
-        for shape in SHAPES.values()
-        for field, kind in shape.fields.items()
-        if _bare(kind) == part.name and shape.name != "Subscribed"
-    ]
+def _part_doc(part: Shape) -> str:
+    """Of which fields it is a value."""
+    many: list[str] = []
+    single: list[str] = []
+    for shape in SHAPES.values():
+        for field, kind in shape.fields.items():
+            if _bare(kind) == part.name and shape.name != "Subscribed":
+                (single if kind[0].isalpha() else many).append(f"`{shape.name}.{field}`")
+    found = [f"One of {_listed(many)}"] if many else []
+    return ", or ".join([*found, *single]) + "."
 
 
 def _listed(names: list[str]) -> str:
@@ -263,6 +266,8 @@ def _decoded(field: str, kind: str, failing: bool) -> str:
         return value
     if kind[0] == "[":
         return f"many({value}, {decoder})"
+    if kind[0] == "{":
+        return f"many_by_name({value}, {decoder})"
     if kind == part:
         return f"{decoder}({value})"
     raise NotImplementedError(f"no decoder for a field of the type {kind}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import Final
 
 from rtserver.commands.kinds import SHAPES, VECTOR, Shape
@@ -43,6 +44,8 @@ _PARAM_TYPES: Final = {
     "Any": "Data",
     "Sequence[str]": "readonly string[]",
     "Sequence[Any]": "readonly Data[]",
+    "Mapping[str, int]": "Readonly<Record<string, Int>>",
+    "Mapping[str, Any]": "Readonly<Record<string, Data>>",
 }
 
 _RESERVED: Final = frozenset({"class", "default", "delete", "for", "function", "in", "new", "with"})
@@ -173,10 +176,16 @@ def _method(row: Command) -> str:
         f"  /** {row.summary} */\n  {verb}({_joined(needed, f'options?: {named}')}): {answer};\n"
     ]
     if rest:
-        places = [f"{_place(param)}?: {_param(param)}" for param in rest]
-        everything = _joined([*needed, *places], f"options?: {options}")
-        lines.append(f"  {verb}({everything}): {answer};\n")
+        places = [f"{_place(param)}?: {_param(param)}" for param in _placed(rest)]
+        if places:
+            everything = _joined([*needed, *places], f"options?: {options}")
+            lines.append(f"  {verb}({everything}): {answer};\n")
     return "".join(lines)
+
+
+def _placed(rest: Iterable[Param]) -> list[Param]:
+    """The optional ones that may be given by position: a map there would be taken for options."""
+    return list(takewhile(lambda param: not param.kind.python.startswith("Mapping["), rest))
 
 
 def _place(param: Param) -> str:

@@ -7,7 +7,6 @@ server could not start, 4 the configuration is wrong, 5 the data is damaged, 6 n
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ipaddress
 import json
@@ -17,7 +16,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +24,7 @@ import click
 import msgspec
 
 from rtserver import PROTOCOL_VERSION, __version__
+from rtserver.cli_demo import demo
 from rtserver.cli_token import token
 from rtserver.commands.reference import reference
 from rtserver.commands.replay import Replay, ReplayFailed
@@ -39,7 +39,7 @@ from rtserver.config import (
     parse_listen,
     unix_path,
 )
-from rtserver.host import loop_name
+from rtserver.loop import loop_name, run_loop
 from rtserver.pages import read_pages
 from rtserver.persist import inspect
 from rtserver.persist.compaction import compact
@@ -78,23 +78,13 @@ def _exit(code: int, text: str) -> NoReturn:
     sys.exit(code)
 
 
-def run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Runs a coroutine on uvloop, or on asyncio where uvloop is not installed."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        with asyncio.Runner() as runner:
-            return runner.run(main())
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(main())
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message=f"rtserver %(version)s (protocol {PROTOCOL_VERSION})")
 def main() -> None:
     """One process that holds, keeps and pushes the live state of an application."""
 
 
+main.add_command(demo)
 main.add_command(token)
 
 # --- serve ---
@@ -247,27 +237,6 @@ class _RecoveryBar:
         click.echo(f"\rrecovering [{bar:<30}] {share:4.0%} of {total:,} bytes", nl=False, err=True)
         if done >= total:
             click.echo(err=True)
-
-
-# --- demo ---
-
-
-@main.command()
-@click.option("--file", type=click.Path(path_type=Path, exists=True), help="Another flights CSV.")
-@click.option("--data", type=click.Path(path_type=Path), help="Keep the data in this directory.")
-@click.option("--listen", default="127.0.0.1:0", show_default=True, help="HOST:PORT.")
-@click.option("--exit", "leave", is_flag=True, help="Leave after the check.")
-def demo(file: Path | None, data: Path | None, listen: str, leave: bool) -> None:
-    """Plays a month of real flights through a server and checks every number."""
-    from rtserver.demo.run import run_demo  # floor above; keeps the SDK out of `serve`
-
-    try:
-        code = run_loop(lambda: run_demo(file, data, listen, leave=leave))
-    except KeyboardInterrupt:
-        code = 0
-    except (KeyError, ValueError) as error:
-        _exit(EXIT_FAILED, f"{file} is no table of flights like the bundled one: {error!r}")
-    sys.exit(code)
 
 
 # --- log ---

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from rtserver.compiled import active_modules
 from rtserver.config import Config
 from rtserver.errors import CONFLICT, RtError
 from rtserver.hub import Hub
+from rtserver.loop import loop_name
 from rtserver.memory import Memory
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
@@ -28,15 +27,9 @@ from rtserver.state.channels import Channel
 from rtserver.state.store import Store
 from rtserver.tick import Turn
 
-__all__ = ["Host", "loop_name"]
+__all__ = ["Host"]
 
 _DISAGREEMENT_MS_MAX = 600_000  # between our time and the wall clock, before someone must look
-
-
-def loop_name() -> str:
-    """The event loop that runs, for people."""
-    kind = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    return f"uvloop {sys.modules['uvloop'].__version__}" if kind == "uvloop" else "asyncio"
 
 
 class Host:
@@ -102,6 +95,7 @@ class Host:
                 "age_ms": limits.idempotency_age_ms,
                 "keys_max": limits.idempotency_keys_max,
                 "client_age_ms": limits.idempotency_client_age_ms,
+                "sale_keys_max": limits.sale_keys_max,
             },
             "limits": self.hello_limits(),
         }

@@ -29,6 +29,7 @@ __all__ = [
     "NOTE_BYTES_MAX",
     "PRESENCE_EVENTS_MAX",
     "REPLY_BYTES_MAX",
+    "ROW_SPAN_MAX",
     "STOCK_MAX",
     "STREAM_CHANNELS_MAX",
     "TIME_MAX",
@@ -52,6 +53,7 @@ PRESENCE_EVENTS_MAX = 10_000  # names in one join or leave, whatever a namespace
 LATEST_KEYS_MAX = 10_000  # keys of a channel of the class latest, whatever history_count says
 STREAM_CHANNELS_MAX = 64  # of one event stream or long poll: their cursor names them all
 STOCK_MAX = 2**40  # units of one item
+ROW_SPAN_MAX = 4_096  # between the lowest and the highest seat number of a row
 BASKET_MAX = 100  # items in one basket
 BEST_SEATS_MAX = 32  # adjacent seats in one search
 HOLDS_PER_USER_MAX = 100  # open holds of one user in one sale

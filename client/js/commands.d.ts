@@ -153,6 +153,143 @@ export interface NamePage {
   next?: string | null;
 }
 
+export interface SaleCreated {
+  created: boolean;
+  seed_sha256: string;
+}
+
+export interface SalePhase {
+  state: string;
+}
+
+export interface Balance {
+  stock: number;
+  free: number;
+  held: number;
+  sold: number;
+}
+
+export interface Stock {
+  items: Record<string, Balance>;
+}
+
+export interface SaleStatus {
+  state: string;
+  items: Record<string, Balance>;
+  next?: string | null;
+  total: Balance;
+  waiting: number;
+  active: number;
+  refused: Record<string, number>;
+  opens_at?: number | null;
+  closes_at?: number | null;
+  seed_sha256: string;
+  seed?: string | null;
+}
+
+export interface Place {
+  state: string;
+  position?: number | null;
+  eta_ms?: number | null;
+  pass_id?: string | null;
+  pass_expires_at?: number | null;
+}
+
+export interface Left {
+  left: boolean;
+}
+
+export interface Hold {
+  hold: string;
+  items: Record<string, number>;
+  expires_at: number;
+}
+
+export interface Order {
+  order: string;
+  state: string;
+  user: string;
+  items: Record<string, number>;
+  at: number;
+  reference?: string | null;
+  refunded: Record<string, number>;
+}
+
+export interface WholePlace {
+  state: string;
+  position?: number | null;
+  eta_ms?: number | null;
+  pass_id?: string | null;
+  pass_expires_at?: number | null;
+  holds: Hold[];
+  orders: Order[];
+}
+
+export interface Confirmed {
+  order: string;
+  items: Record<string, number>;
+  already: boolean;
+}
+
+export interface Cancelled {
+  cancelled: boolean;
+  items: Record<string, number>;
+}
+
+export interface Refunded {
+  order: string;
+  items: Record<string, number>;
+  already: boolean;
+}
+
+export interface Purchase {
+  sale: string;
+  state: string;
+  hold: string;
+  order?: string | null;
+  user: string;
+  items: Record<string, number>;
+  reserved_at: number;
+  expires_at: number;
+  ended_at?: number | null;
+  reference?: string | null;
+  refunded: Record<string, number>;
+}
+
+export interface Seats {
+  items: Record<string, number>;
+  zone?: string | null;
+  row?: string | null;
+}
+
+export interface Orders {
+  orders: Order[];
+  next?: number | null;
+}
+
+export interface Step {
+  seq: number;
+  at: number;
+  step: string;
+  caller?: string | null;
+  user?: string | null;
+  hold?: string | null;
+  items?: Record<string, number> | null;
+  reference?: string | null;
+}
+
+export interface Ledger {
+  items: Step[];
+  next?: number | null;
+}
+
+export interface Audit {
+  ok: boolean;
+  steps: number;
+  items: number;
+  problems: string[];
+}
+
 export interface Published {
   offset: number;
   epoch: string;
@@ -318,6 +455,67 @@ export interface Board {
   delete(name: string, options?: WriteOptions): Promise<Deleted>;
 }
 
+/** The commands `sale.*`. */
+export interface Sale {
+  /** Creates a sale, open at once without opens_at; seed_sha256 fixes its queue's order. */
+  create(name: string, items: Readonly<Record<string, Data>>, options?: { per_user?: Int; hold_ms?: Int; opens_at?: Int; closes_at?: Int; queue?: Readonly<Record<string, Data>> } & WriteOptions): Promise<SaleCreated>;
+  create(name: string, items: Readonly<Record<string, Data>>, per_user?: Int, hold_ms?: Int, opens_at?: Int, closes_at?: Int, options?: WriteOptions): Promise<SaleCreated>;
+  /** Changes the terms of a sale, also while it runs; what is held stays as it is. */
+  configure(name: string, options?: { per_user?: Int; hold_ms?: Int; opens_at?: Int; closes_at?: Int; queue?: Readonly<Record<string, Data>> } & WriteOptions): Promise<SalePhase>;
+  configure(name: string, per_user?: Int, hold_ms?: Int, opens_at?: Int, closes_at?: Int, options?: WriteOptions): Promise<SalePhase>;
+  /** Adds units, or takes free ones away where below 0; adds items that are new. */
+  restock(name: string, items: Readonly<Record<string, Data>>, options?: WriteOptions): Promise<Stock>;
+  /** Opens a sale before its time, or goes on after a pause. */
+  open(name: string, options?: WriteOptions): Promise<SalePhase>;
+  /** Stops admissions and reserves until sale.open; holds and the queue go on. */
+  pause(name: string, options?: WriteOptions): Promise<SalePhase>;
+  /** Ends joins and reserves; holds may be confirmed still, unless they are released. */
+  close(name: string, options?: { release?: boolean } & WriteOptions): Promise<SalePhase>;
+  close(name: string, release?: boolean, options?: WriteOptions): Promise<SalePhase>;
+  /** Forgets a closed sale with its orders, its ledger and the keys it remembers. */
+  delete(name: string, options?: WriteOptions): Promise<Deleted>;
+  /** Names of sales that begin with prefix; next is the after of the next page. */
+  list(options?: { prefix?: string; after?: string; limit?: Int } & ReadOptions): Promise<NamePage>;
+  list(prefix?: string, after?: string, limit?: Int, options?: ReadOptions): Promise<NamePage>;
+  /** The balance of each item, by name; stock is always free + held + sold. */
+  status(name: string, options?: { after?: string; limit?: Int } & ReadOptions): Promise<SaleStatus>;
+  status(name: string, after?: string, limit?: Int, options?: ReadOptions): Promise<SaleStatus>;
+  /** A place in the queue, one a user; joining again tells where it is. */
+  join(name: string, options?: { user?: string; challenge?: string } & WriteOptions): Promise<Place>;
+  join(name: string, user?: string, challenge?: string, options?: WriteOptions): Promise<Place>;
+  /** Gives up a place in the queue, or a pass; holds stay. */
+  leave(name: string, options?: { user?: string } & WriteOptions): Promise<Left>;
+  leave(name: string, user?: string, options?: WriteOptions): Promise<Left>;
+  /** Where a user is in the queue, with her holds and her orders, newest first. */
+  place(name: string, options?: { user?: string } & ReadOptions): Promise<WholePlace>;
+  place(name: string, user?: string, options?: ReadOptions): Promise<WholePlace>;
+  /** Holds all of a basket, or nothing; with hold the basket replaces that one's. */
+  reserve(name: string, options?: { user?: string; items?: Readonly<Record<string, Int>>; best?: Readonly<Record<string, Data>>; pass_id?: string; hold?: string } & WriteOptions): Promise<Hold>;
+  reserve(name: string, user?: string, options?: WriteOptions): Promise<Hold>;
+  /** Sells what is held, or a part; late=retake what expired, too, while it is free. */
+  confirm(hold: string, options?: { reference?: string; items?: Readonly<Record<string, Int>>; late?: "refuse" | "retake" } & WriteOptions): Promise<Confirmed>;
+  confirm(hold: string, reference?: string, options?: WriteOptions): Promise<Confirmed>;
+  /** Gives back what is held. */
+  cancel(hold: string, options?: WriteOptions): Promise<Cancelled>;
+  /** Lets a hold last longer; in all at most 5 times the sale's hold_ms. */
+  extend(hold: string, ms: Int, options?: WriteOptions): Promise<Hold>;
+  /** Takes an order back, or a part of it; its units are free again, or gone. */
+  refund(order: string, options?: { items?: Readonly<Record<string, Int>>; reference?: string; restock?: boolean } & WriteOptions): Promise<Refunded>;
+  /** A hold or an order, at any age: held, sold, cancelled, expired or refunded. */
+  get(hold: string, options?: ReadOptions): Promise<Purchase>;
+  /** The best adjacent seats that are free, front rows first, no single seat left alone. */
+  best_available(name: string, options?: { zone?: string; count?: Int } & ReadOptions): Promise<Seats>;
+  best_available(name: string, zone?: string, count?: Int, options?: ReadOptions): Promise<Seats>;
+  /** Orders from the first on; next is the after of the next page. */
+  orders(name: string, options?: { after?: Int; limit?: Int; state?: "sold" | "refunded"; user?: string } & ReadOptions): Promise<Orders>;
+  orders(name: string, after?: Int, limit?: Int, state?: "sold" | "refunded", user?: string, options?: ReadOptions): Promise<Orders>;
+  /** Every step of the sale, from the first on; next is the after of the next page. */
+  ledger(name: string, options?: { after?: Int; limit?: Int } & ReadOptions): Promise<Ledger>;
+  ledger(name: string, after?: Int, limit?: Int, options?: ReadOptions): Promise<Ledger>;
+  /** Adds up the ledger, and compares it with what the sale says of itself. */
+  audit(name: string, options?: ReadOptions): Promise<Audit>;
+}
+
 /** The commands `channel.*`. */
 export interface Channel {
   /** Publishes data to all who subscribe, and to the history unless it is transient. */
@@ -349,6 +547,7 @@ export interface Nouns {
   readonly server: Server;
   readonly counter: Counter;
   readonly board: Board;
+  readonly sale: Sale;
   readonly channel: Channel;
   readonly presence: Presence;
 }

@@ -32,6 +32,28 @@ write board.unban name members
 read board.info name
 read board.list prefix? after? limit?
 write board.delete name
+write sale.create name items per_user? hold_ms? opens_at? closes_at? queue?
+write sale.configure name per_user? hold_ms? opens_at? closes_at? queue?
+write sale.restock name items
+write sale.open name
+write sale.pause name
+write sale.close name release?
+write sale.delete name
+read sale.list prefix? after? limit?
+read sale.status name after? limit?
+write sale.join name user? challenge?
+write sale.leave name user?
+read sale.place name user?
+write sale.reserve name user? items? best? pass_id? hold?
+write sale.confirm hold reference? items? late?
+write sale.cancel hold
+write sale.extend hold ms
+write sale.refund order items? reference? restock?
+read sale.get hold
+read sale.best_available name zone? count?
+read sale.orders name after? limit? state? user?
+read sale.ledger name after? limit?
+read sale.audit name
 write channel.publish channel data key?
 write channel.publish_many items
 read channel.history channel after? before? limit?

@@ -38,6 +38,7 @@ export class Link {
   line = null; // the greeted one
   state = "connecting"; // or connected, closed
   session; // of the last greeting
+  user; // who the server says we are; before that, who we will say
   heardAt = 0;
   #signs = 0; // of life, ever
 
@@ -62,6 +63,7 @@ export class Link {
     this.url = url;
     this.env = env;
     this.#hello = hello;
+    this.user = hello.user;
     this.#token = token;
     this.#emit = emit;
     this.#kinds = kindsOf(transport);
@@ -120,6 +122,7 @@ export class Link {
     this.#kind = kind;
     this.#greetedAt = this.heardAt = Date.now();
     this.session = hello.session;
+    this.user = hello.user ?? this.user;
     this.calls.frameBytesMax = hello.limits.frame_bytes_max;
     this.#startBeat(hello.heartbeat_ms ?? HEARTBEAT_MS);
     this.#planBetter();

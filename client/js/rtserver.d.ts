@@ -1,6 +1,7 @@
 /** Types of the browser client of rtserver; rtserver.js says what it promises. */
 
 import type {
+  Balance,
   Board,
   Channel,
   Counter,
@@ -9,8 +10,11 @@ import type {
   Message,
   Nouns,
   Presence,
+  Sale,
+  Step,
   Subscribed,
   UserPresence,
+  WholePlace,
   WriteOptions,
 } from "./commands.js";
 
@@ -88,6 +92,22 @@ export interface BoardState {
   count: number;
 }
 
+/** What is left of a sale, and how many wait. */
+export interface SaleState {
+  state: "scheduled" | "open" | "paused" | "closed";
+  /** Of all items together. */
+  total: Balance;
+  waiting: number;
+  /** Users who were let in. */
+  active: number;
+  items: Record<string, Balance>;
+  opens_at?: number | null;
+  closes_at?: number | null;
+  seed_sha256: string;
+  /** Tells the order of the queue, once the sale has opened. */
+  seed?: string | null;
+}
+
 export interface Channels extends Channel {
   /** Messages from now on, or from `since`; in order, once, over any number of reconnects. */
   subscribe(name: string, callback: (message: ChannelMessage) => void): Subscription<ChannelMessage>;
@@ -128,6 +148,27 @@ export interface Presences extends Presence {
   watch(user: string, callback?: (state: UserPresence) => void): Reader<UserPresence>;
 }
 
+export interface Sales extends Sale {
+  /** What is left and how many wait, now and whenever it changed. */
+  watch(name: string, callback?: (state: SaleState) => void): Reader<SaleState>;
+  /** A user's place in the queue (this client's own by default), her holds and her orders. */
+  watchPlace(name: string, callback?: (place: WholePlace) => void): Reader<WholePlace>;
+  watchPlace(
+    name: string,
+    user: string,
+    callback?: (place: WholePlace) => void,
+  ): Reader<WholePlace>;
+  /** Every step of a sale, for its staff: from now on, or from `since`. Earlier ones are in
+   * `ledger`, up to the `seq` that `position` has as its offset when this has begun. */
+  followLedger(name: string, callback: (step: Step) => void): Subscription<Step>;
+  followLedger(
+    name: string,
+    options: SubscribeOptions,
+    callback: (step: Step) => void,
+  ): Subscription<Step>;
+  followLedger(name: string, options?: SubscribeOptions): Subscription<Step, Step | Gap>;
+}
+
 export interface StateEvent {
   state: "connecting" | "connected" | "closed";
   transport: Transport | null;
@@ -141,14 +182,17 @@ export interface StateEvent {
   user?: string | null;
 }
 
-export type Client = Omit<Nouns, "channel" | "counter" | "board" | "presence"> & {
+export type Client = Omit<Nouns, "channel" | "counter" | "board" | "presence" | "sale"> & {
   readonly channel: Channels;
   readonly counter: Counters;
   readonly board: Boards;
   readonly presence: Presences;
+  readonly sale: Sales;
   readonly state: StateEvent["state"];
   readonly transport: Transport | null;
   readonly session: string | undefined;
+  /** Who this client is; before the first connection, who `connect` was told. */
+  readonly user: string | undefined;
   /** Resolves at the first connection; rejects when there will be none. */
   readonly ready: Promise<Client>;
   /** Changes which transports may be used, as in connect; what is open goes on without loss. */

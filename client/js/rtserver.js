@@ -73,6 +73,11 @@ class Client extends Events {
     return this.#link.session;
   }
 
+  /** Who this client is; before the first connection, who `connect` was told. */
+  get user() {
+    return this.#link.user;
+  }
+
   /** Any method, also one that this client does not know; params: an array, or a map by name. */
   call(method, params = [], options = {}) {
     if (OWNED.has(method)) throw new TypeError(`${method} is the client's own; use rt.channel`);
@@ -107,7 +112,7 @@ class Client extends Events {
   // --- subscriptions ---
 
   #addWatches() {
-    const watch = (parts, view, args) => this.#subscribe(`$${parts.map(escaped).join(":")}`, args, view);
+    const watch = (parts, view, args) => this.#subscribe(watched(parts), args, { view });
     this.channel.subscribe = (name, ...args) => this.#subscribe(name, args);
     this.counter.watch = (name, ...args) => watch(["counter", name], ({ value }) => value, args);
     this.board.watchTop = (name, n, ...args) => watch(["board", name, "top", n], board, args);
@@ -117,21 +122,30 @@ class Client extends Events {
     };
     this.presence ??= {};
     this.presence.watch = (user, ...args) => watch(["presence", user], withoutFull, args);
+    this.sale.watch = (name, ...args) => watch(["sale", name], withoutFull, args);
+    this.sale.watchPlace = (name, ...args) => {
+      const user = typeof args[0] === "string" ? args.shift() : this.user;
+      if (!user) throw new TypeError("watchPlace needs a user: name one, or wait for rt.ready");
+      return watch(["sale", name, "user", user], withoutFull, args);
+    };
+    this.sale.followLedger = (name, ...args) =>
+      this.#subscribe(watched(["sale", name, "ledger"]), args, { pick: (message) => message.data });
   }
 
   /** args: options, a callback, both or neither. */
-  #subscribe(channel, args, view) {
+  #subscribe(channel, args, looks) {
     const callback = args.find((arg) => typeof arg === "function");
     const options = args.find(isMap) ?? {};
     const { feeds } = this.#link;
     const leave = (reader) => feeds.leave(reader);
-    const reader = new Subscription(channel, { ...options, callback, view }, leave);
+    const reader = new Subscription(channel, { ...options, callback, ...looks }, leave);
     if (this.state === "closed") reader._end(new RtError(0, "closed", "the client was closed"));
     else feeds.join(reader);
     return reader;
   }
 }
 
+const watched = (parts) => `$${parts.map(escaped).join(":")}`;
 const escaped = (name) => String(name).replaceAll("%", "%25").replaceAll(":", "%3A");
 const board = ({ entries, count }) => ({ entries, count });
 const withoutFull = ({ full, ...state }) => state;

@@ -29,6 +29,7 @@ export class Subscription extends Events {
 
   #leave;
   #view;
+  #pick;
   #callback;
   #settle;
   #state = null;
@@ -38,13 +39,15 @@ export class Subscription extends Events {
   #error = null;
 
   /** callback: without one, items wait for an iterator. view: of a watched thing, makes what is
-   * told of a state. leave: tells the feeds that nobody reads here any more. */
-  constructor(channel, { since, presence = false, callback, view }, leave) {
+   * told of a state. pick: makes what is told of a message. leave: tells the feeds that nobody
+   * reads here any more. */
+  constructor(channel, { since, presence = false, callback, view, pick }, leave) {
     super();
     this.channel = channel;
     this._since = since;
     this._presence = presence;
     this.#view = view;
+    this.#pick = pick ?? ((message) => message);
     this.#callback = callback;
     this.#leave = leave;
     if (callback) this.on("item", callback);
@@ -106,7 +109,7 @@ export class Subscription extends Events {
       if (message.offset <= this._offset) return;
       this._offset = message.offset;
     }
-    if (!this.#view) this.#tell(message);
+    if (!this.#view) this.#tell(this.#pick(message));
     else if (message.data.full) this.#show(message.data);
     else if (this.#state) this.#show(changed(this.#state, message.data));
   }
@@ -154,8 +157,15 @@ export class Subscription extends Events {
   }
 }
 
-/** The state of a watched board after a difference (protocol.md section 7). */
-export function changed(state, { leave = [], enter = [], move = [], count }) {
+/** The state of a watched thing after a difference (protocol.md section 7): a board's says how
+ * entries moved, others replace the fields that they hold, and of `items` those that are named. */
+export function changed(state, difference) {
+  if (difference.leave) return boardChanged(state, difference);
+  const items = difference.items && { items: { ...state.items, ...difference.items } };
+  return { ...state, ...difference, ...items };
+}
+
+function boardChanged(state, { leave, enter = [], move = [], count }) {
   const entries = new Map(state.entries.map((entry) => [entry.member, entry]));
   for (const member of leave) entries.delete(member);
   for (const entry of [...enter, ...move]) entries.set(entry.member, entry);

@@ -22,14 +22,19 @@ from rtclient.errors import (
 )
 from rtclient.items import Gap, Join, Leave
 from rtclient.options import Position
-from rtclient.results import Message, UserPresence
+from rtclient.results import Message, Step, UserPresence, WholePlace
 from rtclient.server_errors import (
+    AlreadyCancelled,
+    AlreadyConfirmed,
+    AlreadyRefunded,
     Banned,
     Blocked,
+    ChallengeFailed,
     Conflict,
     DeadlineExceeded,
     DiskFull,
     Duplicate,
+    Expired,
     Forbidden,
     FrameTooLarge,
     InternalError,
@@ -38,25 +43,32 @@ from rtclient.server_errors import (
     KeyReused,
     LimitReached,
     MemoryFull,
+    NoPass,
     NotFound,
+    NotOpen,
     OutcomeUnknown,
     OutOfRange,
     Overloaded,
     ProtocolError,
     RateLimited,
+    SoldOut,
     TokenExpired,
     Unauthenticated,
     UnknownMethod,
     UnsupportedVersion,
 )
-from rtclient.states import BoardState, CounterState
+from rtclient.states import BoardState, CounterState, SaleState
 from rtclient.subscription import Subscription
 from rtclient.watch import Watch
 
 __all__ = [
+    "AlreadyCancelled",
+    "AlreadyConfirmed",
+    "AlreadyRefunded",
     "Banned",
     "Blocked",
     "BoardState",
+    "ChallengeFailed",
     "Client",
     "Closed",
     "Conflict",
@@ -66,6 +78,7 @@ __all__ = [
     "DiskFull",
     "Duplicate",
     "Error",
+    "Expired",
     "Forbidden",
     "FrameTooLarge",
     "Gap",
@@ -79,7 +92,9 @@ __all__ = [
     "LimitReached",
     "MemoryFull",
     "Message",
+    "NoPass",
     "NotFound",
+    "NotOpen",
     "OutOfRange",
     "OutcomeUnknown",
     "Overloaded",
@@ -88,8 +103,11 @@ __all__ = [
     "RateLimited",
     "RequestError",
     "RightsError",
+    "SaleState",
     "ServerError",
+    "SoldOut",
     "StateError",
+    "Step",
     "Subscription",
     "Timeout",
     "TokenExpired",
@@ -98,5 +116,6 @@ __all__ = [
     "UnsupportedVersion",
     "UserPresence",
     "Watch",
+    "WholePlace",
     "connect",
 ]

@@ -22,17 +22,27 @@ from rtclient import table
 from rtclient.batch import Batch, Collector
 from rtclient.buffer import BUFFER_DEFAULT, Overflow
 from rtclient.command import Command, Effect
-from rtclient.commands import Board, Caller, Channel, Counter, Nouns, Presence
+from rtclient.commands import Board, Caller, Channel, Counter, Nouns, Presence, Sale
 from rtclient.credentials import Token
 from rtclient.feeds import Feeds
 from rtclient.items import Gap, Item
 from rtclient.link import Link
 from rtclient.options import WRITE_OPTIONS, Since
-from rtclient.results import Message, UserPresence
-from rtclient.states import BoardState, CounterState
+from rtclient.results import Message, Step, UserPresence, WholePlace
+from rtclient.states import BoardState, CounterState, SaleState
 from rtclient.subscription import Subscription
 from rtclient.url import parse_url
-from rtclient.watch import Watch, board_around, board_top, counter, presence
+from rtclient.watch import (
+    Watch,
+    board_around,
+    board_top,
+    counter,
+    ledger_of,
+    presence,
+    sale,
+    sale_place,
+    step_of,
+)
 
 __all__ = [
     "HEARTBEAT_S",
@@ -43,6 +53,7 @@ __all__ = [
     "Connecting",
     "Counters",
     "Presences",
+    "Sales",
     "any_call",
     "connect",
     "link_maker",
@@ -242,6 +253,41 @@ class Presences(Presence):
         return Watch(self._feeds, presence(user))
 
 
+class Sales(Sale):
+    """The commands `sale.*`, and watches."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, call: Caller, link: Link) -> None:
+        super().__init__(call)
+        self._link = link
+
+    def watch(self, name: str) -> Watch[SaleState]:
+        """What is left of a sale and how many wait, now and whenever it changes: `async with` it,
+        then iterate."""
+        return Watch(self._link.feeds, sale(name))
+
+    def watch_place(self, name: str, user: str | None = None) -> Watch[WholePlace]:
+        """Where a user (this client's own by default) is in the queue, her holds and her orders,
+        now and whenever they change."""
+        return Watch(self._link.feeds, sale_place(name, user, self._link.user))
+
+    def follow_ledger(
+        self,
+        name: str,
+        since: Since | None = None,
+        *,
+        buffer: int = BUFFER_DEFAULT,
+        overflow: Overflow = "history",
+    ) -> Subscription[Step | Gap]:
+        """Every step of a sale (for its staff) from now on, or from a position on: `async with` it,
+        then iterate. since, buffer, overflow: as of `rt.channel.subscribe`. Earlier steps are in
+        `rt.sale.ledger`, up to the `seq` that `.position.offset` says when this has begun."""
+        return Subscription(
+            self._link.feeds, ledger_of(name), since, buffer, overflow, view=step_of
+        )
+
+
 class Client(Nouns):
     """A connected client: `rt.<noun>.<verb>(...)` for every command."""
 
@@ -249,6 +295,7 @@ class Client(Nouns):
     counter: Counters
     board: Boards
     presence: Presences
+    sale: Sales
 
     def __init__(self, link: Link) -> None:
         call, feeds = link.ledger.call, link.feeds
@@ -257,6 +304,7 @@ class Client(Nouns):
         self.counter = Counters(call, feeds)
         self.board = Boards(call, feeds)
         self.presence = Presences(call, feeds)
+        self.sale = Sales(call, link)
         self._link = link
 
     @property
@@ -268,6 +316,11 @@ class Client(Nouns):
     def session(self) -> str | None:
         """The id of the session that connections go on with; good for HTTP, too."""
         return self._link.session
+
+    @property
+    def user(self) -> str | None:
+        """Who this client is to the server."""
+        return self._link.user
 
     def call(self, method: str, *args: Any, **named: Any) -> Future[Any]:
         """Any method by name, also one that this SDK does not know; the result is plain, as it

@@ -1,4 +1,5 @@
-"""From plain values of the wire to errors and lists of results: what generated decoders share."""
+"""From plain values of the wire to errors and to lists and maps of results: what generated decoders
+share."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from rtclient.errors import (
 )
 from rtclient.server_errors import ERRORS
 
-__all__ = ["error_of", "many", "many_or_errors"]
+__all__ = ["error_of", "many", "many_by_name", "many_or_errors"]
 
 T = TypeVar("T")
 
@@ -41,6 +42,11 @@ def error_of(raw: list[Any]) -> Error:
 def many(raw: list[Any], decode: Callable[[Any], T]) -> list[T]:
     """A list, item by item."""
     return [decode(item) for item in raw]
+
+
+def many_by_name(raw: dict[str, Any], decode: Callable[[Any], T]) -> dict[str, T]:
+    """A map, value by value."""
+    return {name: decode(item) for name, item in raw.items()}
 
 
 def many_or_errors(raw: list[Any], decode: Callable[[Any], T] | None) -> list[T | Error]:

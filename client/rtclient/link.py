@@ -88,6 +88,7 @@ class Link:
         self.feeds = Feeds(self.ledger, self.loop)
         self.before_lost: Callable[[], None] = _nothing  # and before it is used unasked
         self.session: str | None = None
+        self.user: str | None = None  # who the server says we are
         self._credentials = Credentials(token or address.token, self.ledger, self.loop)
         self._socket: Connection | None = None  # greeted, and not lost
         self._heartbeat: Heartbeat | None = None
@@ -206,6 +207,7 @@ class Link:
         self._socket = connection
         self._greeted_at = self.loop.time()
         self.session = result["session"]
+        self.user = result.get("user")
         self.ledger.frame_bytes_max = result["limits"]["frame_bytes_max"]
         heartbeat_ms = result.get("heartbeat_ms")
         if heartbeat_ms:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rtclient.decode import many, many_or_errors
+from rtclient.decode import many, many_by_name, many_or_errors
 from rtclient.errors import Error
 
 __all__ = [
+    "Audit",
     "Authenticated",
+    "Balance",
     "BoardInfo",
+    "Cancelled",
+    "Confirmed",
     "CounterItem",
     "CounterPage",
     "Created",
@@ -21,20 +25,34 @@ __all__ = [
     "Entries",
     "Entry",
     "History",
+    "Hold",
     "Jumped",
     "Kicked",
+    "Ledger",
+    "Left",
     "Message",
     "NamePage",
     "NamespaceRules",
+    "Order",
+    "Orders",
+    "Place",
     "Pong",
     "PresencePage",
     "Present",
     "Published",
     "PublishedMany",
+    "Purchase",
     "Rank",
+    "Refunded",
     "Removed",
+    "SaleCreated",
+    "SalePhase",
+    "SaleStatus",
+    "Seats",
     "ServerTime",
     "SnapshotDone",
+    "Step",
+    "Stock",
     "Submission",
     "Submissions",
     "Unbanned",
@@ -42,6 +60,7 @@ __all__ = [
     "UserPresences",
     "Values",
     "ValuesOrErrors",
+    "WholePlace",
     "Within",
 ]
 
@@ -181,7 +200,7 @@ def to_counter_page(raw: Any) -> CounterPage:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What `counter.delete` and `board.delete` answer."""
+    """What `counter.delete`, `board.delete` and `sale.delete` answer."""
 
     deleted: bool
 
@@ -318,7 +337,7 @@ def to_board_info(raw: Any) -> BoardInfo:
 
 @dataclass(frozen=True, slots=True)
 class NamePage:
-    """What `board.list` answers."""
+    """What `board.list` and `sale.list` answer."""
 
     items: list[str]
     next: str | None
@@ -326,6 +345,331 @@ class NamePage:
 
 def to_name_page(raw: Any) -> NamePage:
     return NamePage(raw["items"], raw.get("next"))
+
+
+@dataclass(frozen=True, slots=True)
+class SaleCreated:
+    """What `sale.create` answers."""
+
+    created: bool
+    seed_sha256: str
+
+
+def to_sale_created(raw: Any) -> SaleCreated:
+    return SaleCreated(raw["created"], raw["seed_sha256"])
+
+
+@dataclass(frozen=True, slots=True)
+class SalePhase:
+    """What `sale.configure`, `sale.open`, `sale.pause` and `sale.close` answer."""
+
+    state: str
+
+
+def to_sale_phase(raw: Any) -> SalePhase:
+    return SalePhase(raw["state"])
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """One of `Stock.items` and `SaleStatus.items`, or `SaleStatus.total`."""
+
+    stock: int
+    free: int
+    held: int
+    sold: int
+
+
+def to_balance(raw: Any) -> Balance:
+    return Balance(raw["stock"], raw["free"], raw["held"], raw["sold"])
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What `sale.restock` answers."""
+
+    items: dict[str, Balance]
+
+
+def to_stock(raw: Any) -> Stock:
+    return Stock(many_by_name(raw["items"], to_balance))
+
+
+@dataclass(frozen=True, slots=True)
+class SaleStatus:
+    """What `sale.status` answers."""
+
+    state: str
+    items: dict[str, Balance]
+    next: str | None
+    total: Balance
+    waiting: int
+    active: int
+    refused: dict[str, int]
+    opens_at: int | None
+    closes_at: int | None
+    seed_sha256: str
+    seed: str | None
+
+
+def to_sale_status(raw: Any) -> SaleStatus:
+    return SaleStatus(
+        raw["state"],
+        many_by_name(raw["items"], to_balance),
+        raw.get("next"),
+        to_balance(raw["total"]),
+        raw["waiting"],
+        raw["active"],
+        raw["refused"],
+        raw.get("opens_at"),
+        raw.get("closes_at"),
+        raw["seed_sha256"],
+        raw.get("seed"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What `sale.join` answers."""
+
+    state: str
+    position: int | None
+    eta_ms: int | None
+    pass_id: str | None
+    pass_expires_at: int | None
+
+
+def to_place(raw: Any) -> Place:
+    return Place(
+        raw["state"],
+        raw.get("position"),
+        raw.get("eta_ms"),
+        raw.get("pass_id"),
+        raw.get("pass_expires_at"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What `sale.leave` answers."""
+
+    left: bool
+
+
+def to_left(raw: Any) -> Left:
+    return Left(raw["left"])
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What `sale.reserve` and `sale.extend` answer."""
+
+    hold: str
+    items: dict[str, int]
+    expires_at: int
+
+
+def to_hold(raw: Any) -> Hold:
+    return Hold(raw["hold"], raw["items"], raw["expires_at"])
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One of `WholePlace.orders` and `Orders.orders`."""
+
+    order: str
+    state: str
+    user: str
+    items: dict[str, int]
+    at: int
+    reference: str | None
+    refunded: dict[str, int]
+
+
+def to_order(raw: Any) -> Order:
+    return Order(
+        raw["order"],
+        raw["state"],
+        raw["user"],
+        raw["items"],
+        raw["at"],
+        raw.get("reference"),
+        raw["refunded"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WholePlace:
+    """What `sale.place` answers."""
+
+    state: str
+    position: int | None
+    eta_ms: int | None
+    pass_id: str | None
+    pass_expires_at: int | None
+    holds: list[Hold]
+    orders: list[Order]
+
+
+def to_whole_place(raw: Any) -> WholePlace:
+    return WholePlace(
+        raw["state"],
+        raw.get("position"),
+        raw.get("eta_ms"),
+        raw.get("pass_id"),
+        raw.get("pass_expires_at"),
+        many(raw["holds"], to_hold),
+        many(raw["orders"], to_order),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What `sale.confirm` answers."""
+
+    order: str
+    items: dict[str, int]
+    already: bool
+
+
+def to_confirmed(raw: Any) -> Confirmed:
+    return Confirmed(raw["order"], raw["items"], raw["already"])
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What `sale.cancel` answers."""
+
+    cancelled: bool
+    items: dict[str, int]
+
+
+def to_cancelled(raw: Any) -> Cancelled:
+    return Cancelled(raw["cancelled"], raw["items"])
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """What `sale.refund` answers."""
+
+    order: str
+    items: dict[str, int]
+    already: bool
+
+
+def to_refunded(raw: Any) -> Refunded:
+    return Refunded(raw["order"], raw["items"], raw["already"])
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What `sale.get` answers."""
+
+    sale: str
+    state: str
+    hold: str
+    order: str | None
+    user: str
+    items: dict[str, int]
+    reserved_at: int
+    expires_at: int
+    ended_at: int | None
+    reference: str | None
+    refunded: dict[str, int]
+
+
+def to_purchase(raw: Any) -> Purchase:
+    return Purchase(
+        raw["sale"],
+        raw["state"],
+        raw["hold"],
+        raw.get("order"),
+        raw["user"],
+        raw["items"],
+        raw["reserved_at"],
+        raw["expires_at"],
+        raw.get("ended_at"),
+        raw.get("reference"),
+        raw["refunded"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """What `sale.best_available` answers."""
+
+    items: dict[str, int]
+    zone: str | None
+    row: str | None
+
+
+def to_seats(raw: Any) -> Seats:
+    return Seats(raw["items"], raw.get("zone"), raw.get("row"))
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What `sale.orders` answers."""
+
+    orders: list[Order]
+    next: int | None
+
+
+def to_orders(raw: Any) -> Orders:
+    return Orders(many(raw["orders"], to_order), raw.get("next"))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of `Ledger.items`."""
+
+    seq: int
+    at: int
+    step: str
+    caller: str | None
+    user: str | None
+    hold: str | None
+    items: dict[str, int] | None
+    reference: str | None
+
+
+def to_step(raw: Any) -> Step:
+    return Step(
+        raw["seq"],
+        raw["at"],
+        raw["step"],
+        raw.get("caller"),
+        raw.get("user"),
+        raw.get("hold"),
+        raw.get("items"),
+        raw.get("reference"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What `sale.ledger` answers."""
+
+    items: list[Step]
+    next: int | None
+
+
+def to_ledger(raw: Any) -> Ledger:
+    return Ledger(many(raw["items"], to_step), raw.get("next"))
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What `sale.audit` answers."""
+
+    ok: bool
+    steps: int
+    items: int
+    problems: list[str]
+
+
+def to_audit(raw: Any) -> Audit:
+    return Audit(raw["ok"], raw["steps"], raw["items"], raw["problems"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,17 @@ from rtclient.errors import Error, LimitError, RequestError, RightsError, Server
 
 __all__ = [
     "ERRORS",
+    "AlreadyCancelled",
+    "AlreadyConfirmed",
+    "AlreadyRefunded",
     "Banned",
     "Blocked",
+    "ChallengeFailed",
     "Conflict",
     "DeadlineExceeded",
     "DiskFull",
     "Duplicate",
+    "Expired",
     "Forbidden",
     "FrameTooLarge",
     "InternalError",
@@ -25,12 +30,15 @@ __all__ = [
     "KeyReused",
     "LimitReached",
     "MemoryFull",
+    "NoPass",
     "NotFound",
+    "NotOpen",
     "OutOfRange",
     "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
     "RateLimited",
+    "SoldOut",
     "TokenExpired",
     "Unauthenticated",
     "UnknownMethod",
@@ -164,6 +172,69 @@ class Banned(StateError):
     advice: ClassVar[str] = "The member was banned from this board."
 
 
+class SoldOut(StateError):
+    """Unless details.final is true, units that are held may still come back."""
+
+    code = 205
+    name = "sold_out"
+    retryable = False
+    advice: ClassVar[str] = "Unless details.final is true, units that are held may still come back."
+
+
+class Expired(StateError):
+    """Reserve again; confirm in time, or extend the hold."""
+
+    code = 206
+    name = "expired"
+    retryable = False
+    advice: ClassVar[str] = "Reserve again; confirm in time, or extend the hold."
+
+
+class AlreadyConfirmed(StateError):
+    """The hold was sold: see its order."""
+
+    code = 207
+    name = "already_confirmed"
+    retryable = False
+    advice: ClassVar[str] = "The hold was sold: see its order."
+
+
+class AlreadyCancelled(StateError):
+    """Reserve again."""
+
+    code = 208
+    name = "already_cancelled"
+    retryable = False
+    advice: ClassVar[str] = "Reserve again."
+
+
+class AlreadyRefunded(StateError):
+    """Nothing of the order is left to refund."""
+
+    code = 209
+    name = "already_refunded"
+    retryable = False
+    advice: ClassVar[str] = "Nothing of the order is left to refund."
+
+
+class NotOpen(StateError):
+    """The details tell the state of the sale."""
+
+    code = 210
+    name = "not_open"
+    retryable = False
+    advice: ClassVar[str] = "The details tell the state of the sale."
+
+
+class NoPass(StateError):
+    """Join the queue, and reserve while your pass lasts."""
+
+    code = 211
+    name = "no_pass"
+    retryable = False
+    advice: ClassVar[str] = "Join the queue, and reserve while your pass lasts."
+
+
 class Overloaded(LimitError):
     """Wait a moment, then send it again."""
 
@@ -236,6 +307,15 @@ class Blocked(RightsError):
     advice: ClassVar[str] = "This user was sent away; wait as long as it says."
 
 
+class ChallengeFailed(RightsError):
+    """Solve the challenge of this sale, and send its token."""
+
+    code = 404
+    name = "challenge_failed"
+    retryable = False
+    advice: ClassVar[str] = "Solve the challenge of this sale, and send its token."
+
+
 class InternalError(ServerError):
     """A defect of the server; please report it."""
 
@@ -271,6 +351,13 @@ ERRORS: Final[dict[str, type[Error]]] = {
     "limit_reached": LimitReached,
     "out_of_range": OutOfRange,
     "banned": Banned,
+    "sold_out": SoldOut,
+    "expired": Expired,
+    "already_confirmed": AlreadyConfirmed,
+    "already_cancelled": AlreadyCancelled,
+    "already_refunded": AlreadyRefunded,
+    "not_open": NotOpen,
+    "no_pass": NoPass,
     "overloaded": Overloaded,
     "disk_full": DiskFull,
     "memory_full": MemoryFull,
@@ -279,6 +366,7 @@ ERRORS: Final[dict[str, type[Error]]] = {
     "unauthenticated": Unauthenticated,
     "token_expired": TokenExpired,
     "blocked": Blocked,
+    "challenge_failed": ChallengeFailed,
     "internal_error": InternalError,
     "outcome_unknown": OutcomeUnknown,
 }

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from rtclient.decode import many
-from rtclient.results import Entry, to_entry
+from rtclient.decode import many, many_by_name
+from rtclient.results import Balance, Entry, to_balance, to_entry
 
 __all__ = [
     "BoardState",
     "CounterState",
+    "SaleState",
     "applied",
     "to_board_state",
     "to_counter_state",
+    "to_sale_state",
     "watch_name",
 ]
 
@@ -35,12 +37,46 @@ class BoardState:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class SaleState:
+    """What `rt.sale.watch` yields.
+
+    state: scheduled, open, paused or closed. total: of all items together. waiting, active: users
+    in the queue, and of those who were let in. opens_at, closes_at: ms since 1970. seed: tells the
+    order of the queue once the sale has opened; seed_sha256 was known before.
+    """
+
+    state: str
+    total: Balance
+    waiting: int
+    active: int
+    items: dict[str, Balance]
+    opens_at: int | None
+    closes_at: int | None
+    seed_sha256: str
+    seed: str | None
+
+
 def to_counter_state(raw: Mapping[str, Any]) -> CounterState:
     return CounterState(raw["value"])
 
 
 def to_board_state(raw: Mapping[str, Any]) -> BoardState:
     return BoardState(many(raw["entries"], to_entry), raw["count"])
+
+
+def to_sale_state(raw: Mapping[str, Any]) -> SaleState:
+    return SaleState(
+        raw["state"],
+        to_balance(raw["total"]),
+        raw["waiting"],
+        raw["active"],
+        many_by_name(raw["items"], to_balance),
+        raw.get("opens_at"),
+        raw.get("closes_at"),
+        raw["seed_sha256"],
+        raw.get("seed"),
+    )
 
 
 def watch_name(kind: str, *parts: str) -> str:
@@ -50,10 +86,17 @@ def watch_name(kind: str, *parts: str) -> str:
 
 
 def applied(state: Mapping[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """The state after a change, which is a whole state itself or a board's difference. Nothing
-    that was handed out before is changed."""
+    """The state after a change, which is a whole state itself or a difference. Nothing that was
+    handed out before is changed."""
     if change.get("full"):
         return change
+    if "leave" in change:
+        return _board_applied(state, change)
+    items = {"items": {**state["items"], **change["items"]}} if "items" in change else {}
+    return {**state, **change, **items}
+
+
+def _board_applied(state: Mapping[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     entries = {entry["member"]: entry for entry in state["entries"]}
     for member in change["leave"]:
         entries.pop(member, None)

@@ -63,6 +63,7 @@ class Subscription(Generic[ItemT]):
         overflow: Overflow = "history",
         *,
         presence: bool = False,
+        view: Callable[[Message], Any] | None = None,
     ) -> None:
         check_buffer(buffer, overflow)
         self.channel = channel
@@ -73,6 +74,7 @@ class Subscription(Generic[ItemT]):
         self.feed: Feed | None = None  # while she is one of its readers
         self._buffer = Buffer(buffer, conflates=overflow == "conflate")
         self._overflow = overflow
+        self._view = view  # what is handed out of a message, where that is not the message itself
         self._skipped: Gap | None = None  # what gave way, in front of the buffer
         self._live = False  # fed by pushes
         self._fetching = False  # a page of history was asked for
@@ -144,13 +146,16 @@ class Subscription(Generic[ItemT]):
             item, self._skipped = self._skipped, None
         else:
             item = self._buffer.take()
+        handed: Any = item
         if isinstance(item, Message):
             self._read_offset = item.offset or self._read_offset
+            if self._view is not None:
+                handed = self._view(item)
         elif isinstance(item, Gap):
             self._read_epoch, self._read_offset = item.position
         if not self._live:
             self._fetch_when_half_free()
-        return cast(ItemT, item)
+        return cast(ItemT, handed)
 
     @property
     def buffered(self) -> int:

@@ -29,12 +29,22 @@ from rtclient.errors import Closed, Timeout
 from rtclient.items import Gap, Item
 from rtclient.link import Link
 from rtclient.options import Position, Since
-from rtclient.results import Message, UserPresence
+from rtclient.results import Message, Step, UserPresence, WholePlace
 from rtclient.runner import Runner
-from rtclient.states import BoardState, CounterState
+from rtclient.states import BoardState, CounterState, SaleState
 from rtclient.subscription import Subscription as Reader
-from rtclient.sync_commands import Board, Caller, Channel, Counter, Nouns, Presence
-from rtclient.watch import Watched, board_around, board_top, counter, presence, state_of
+from rtclient.sync_commands import Board, Caller, Channel, Counter, Nouns, Presence, Sale
+from rtclient.watch import (
+    Watched,
+    board_around,
+    board_top,
+    counter,
+    ledger_of,
+    presence,
+    sale,
+    sale_place,
+    step_of,
+)
 
 __all__ = [
     "Batch",
@@ -43,6 +53,7 @@ __all__ = [
     "Client",
     "Counters",
     "Presences",
+    "Sales",
     "Subscription",
     "Watch",
     "connect",
@@ -93,6 +104,7 @@ class Client(Nouns):
     counter: Counters
     board: Boards
     presence: Presences
+    sale: Sales
 
     def __init__(self, make_link: Callable[[], Link]) -> None:
         self._runner = runner = Runner(make_link)
@@ -101,6 +113,7 @@ class Client(Nouns):
         self.counter = Counters(runner.call, runner)
         self.board = Boards(runner.call, runner)
         self.presence = Presences(runner.call, runner)
+        self.sale = Sales(runner.call, runner)
 
     @property
     def connected(self) -> bool:
@@ -111,6 +124,11 @@ class Client(Nouns):
     def session(self) -> str | None:
         """The id of the session that connections go on with; good for HTTP, too."""
         return self._runner.link.session
+
+    @property
+    def user(self) -> str | None:
+        """Who this client is to the server."""
+        return self._runner.link.user
 
     def call(self, method: str, *args: Any, **named: Any) -> Any:
         """Any method by name, also one that this SDK does not know; the result is plain, as it
@@ -230,6 +248,42 @@ class Presences(Presence):
         return Watch(self._runner, presence(user))
 
 
+class Sales(Sale):
+    """The commands `sale.*`, and watches."""
+
+    __slots__ = ("_runner",)
+
+    def __init__(self, call: Caller, runner: Runner) -> None:
+        super().__init__(call)
+        self._runner = runner
+
+    def watch(self, name: str) -> Watch[SaleState]:
+        """What is left of a sale and how many wait, now and whenever it changes: `with` it,
+        then iterate."""
+        return Watch(self._runner, sale(name))
+
+    def watch_place(self, name: str, user: str | None = None) -> Watch[WholePlace]:
+        """Where a user (this client's own by default) is in the queue, her holds and her orders,
+        now and whenever they change."""
+        return Watch(self._runner, sale_place(name, user, self._runner.link.user))
+
+    def follow_ledger(
+        self,
+        name: str,
+        since: Since | None = None,
+        *,
+        buffer: int = BUFFER_DEFAULT,
+        overflow: Overflow = "history",
+    ) -> Subscription[Step | Gap]:
+        """Every step of a sale (for its staff) from now on, or from a position on: `with` it,
+        then iterate. since, buffer, overflow: as of `rt.channel.subscribe`. Earlier steps are in
+        `rt.sale.ledger`, up to the `seq` that `.position.offset` says when this has begun."""
+        reader: Reader[Step | Gap] = Reader(
+            self._runner.link.feeds, ledger_of(name), since, buffer, overflow, view=step_of
+        )
+        return Subscription(self._runner, reader)
+
+
 class Subscription(Generic[ItemT]):
     """Enter it with `with`, then iterate: messages, and a `Gap` where some are missing; with
     `presence`, also `Join` and `Leave`. For one thread at a time."""
@@ -306,20 +360,19 @@ class Watch(Generic[S]):
     time. See `rtclient.watch.Watch`."""
 
     def __init__(self, runner: Runner, thing: Watched[S]) -> None:
-        self._thing = thing
-        reader: Reader[Message | Gap] = Reader(
-            runner.link.feeds, thing.channel, None, 1, "conflate"
+        reader: Reader[S] = Reader(
+            runner.link.feeds, thing.channel, None, 1, "conflate", view=thing.view
         )
         self._reader = Subscription(runner, reader)
 
     @property
     def channel(self) -> str:
         """What it subscribes to."""
-        return self._thing.channel
+        return self._reader.channel
 
     def next(self, timeout: float | None = None) -> S:
         """The next state. Raises Timeout when none comes within so many seconds."""
-        return state_of(self._thing, self._reader.next(timeout))
+        return self._reader.next(timeout)
 
     def __iter__(self) -> Iterator[S]:
         return self

@@ -12,25 +12,40 @@ from rtclient import table
 from rtclient.command import Command
 from rtclient.options import ReadOptions, WriteOptions
 from rtclient.results import (
+    Audit,
     Authenticated,
     BoardInfo,
+    Cancelled,
+    Confirmed,
     CounterPage,
     Created,
     Deleted,
     Entries,
     History,
+    Hold,
     Jumped,
     Kicked,
+    Ledger,
+    Left,
     NamePage,
     NamespaceRules,
+    Orders,
+    Place,
     Pong,
     PresencePage,
     Published,
     PublishedMany,
+    Purchase,
     Rank,
+    Refunded,
     Removed,
+    SaleCreated,
+    SalePhase,
+    SaleStatus,
+    Seats,
     ServerTime,
     SnapshotDone,
+    Stock,
     Submission,
     Submissions,
     Unbanned,
@@ -38,10 +53,11 @@ from rtclient.results import (
     UserPresences,
     Values,
     ValuesOrErrors,
+    WholePlace,
     Within,
 )
 
-__all__ = ["Board", "Caller", "Channel", "Counter", "Nouns", "Presence", "Server"]
+__all__ = ["Board", "Caller", "Channel", "Counter", "Nouns", "Presence", "Sale", "Server"]
 
 T = TypeVar("T")
 
@@ -312,6 +328,179 @@ class Board:
         return self._call(table.BOARD_DELETE, (name,), options)
 
 
+class Sale:
+    """The commands `sale.*`."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Caller) -> None:
+        self._call = call
+
+    def create(
+        self,
+        name: str,
+        items: Mapping[str, Any],
+        per_user: int = 1,
+        hold_ms: int = 120000,
+        opens_at: int | None = None,
+        closes_at: int | None = None,
+        queue: Mapping[str, Any] | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> SaleCreated:
+        """Creates a sale, open at once without opens_at; seed_sha256 fixes its queue's order."""
+        return self._call(
+            table.SALE_CREATE, (name, items, per_user, hold_ms, opens_at, closes_at, queue), options
+        )
+
+    def configure(
+        self,
+        name: str,
+        per_user: int | None = None,
+        hold_ms: int | None = None,
+        opens_at: int | None = None,
+        closes_at: int | None = None,
+        queue: Mapping[str, Any] | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> SalePhase:
+        """Changes the terms of a sale, also while it runs; what is held stays as it is."""
+        return self._call(
+            table.SALE_CONFIGURE, (name, per_user, hold_ms, opens_at, closes_at, queue), options
+        )
+
+    def restock(
+        self, name: str, items: Mapping[str, Any], **options: Unpack[WriteOptions]
+    ) -> Stock:
+        """Adds units, or takes free ones away where below 0; adds items that are new."""
+        return self._call(table.SALE_RESTOCK, (name, items), options)
+
+    def open(self, name: str, **options: Unpack[WriteOptions]) -> SalePhase:
+        """Opens a sale before its time, or goes on after a pause."""
+        return self._call(table.SALE_OPEN, (name,), options)
+
+    def pause(self, name: str, **options: Unpack[WriteOptions]) -> SalePhase:
+        """Stops admissions and reserves until sale.open; holds and the queue go on."""
+        return self._call(table.SALE_PAUSE, (name,), options)
+
+    def close(self, name: str, release: bool = False, **options: Unpack[WriteOptions]) -> SalePhase:
+        """Ends joins and reserves; holds may be confirmed still, unless they are released."""
+        return self._call(table.SALE_CLOSE, (name, release), options)
+
+    def delete(self, name: str, **options: Unpack[WriteOptions]) -> Deleted:
+        """Forgets a closed sale with its orders, its ledger and the keys it remembers."""
+        return self._call(table.SALE_DELETE, (name,), options)
+
+    def list(
+        self,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 100,
+        **options: Unpack[ReadOptions],
+    ) -> NamePage:
+        """Names of sales that begin with prefix; next is the after of the next page."""
+        return self._call(table.SALE_LIST, (prefix, after, limit), options)
+
+    def status(
+        self, name: str, after: str | None = None, limit: int = 100, **options: Unpack[ReadOptions]
+    ) -> SaleStatus:
+        """The balance of each item, by name; stock is always free + held + sold."""
+        return self._call(table.SALE_STATUS, (name, after, limit), options)
+
+    def join(
+        self,
+        name: str,
+        user: str | None = None,
+        challenge: str | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Place:
+        """A place in the queue, one a user; joining again tells where it is."""
+        return self._call(table.SALE_JOIN, (name, user, challenge), options)
+
+    def leave(self, name: str, user: str | None = None, **options: Unpack[WriteOptions]) -> Left:
+        """Gives up a place in the queue, or a pass; holds stay."""
+        return self._call(table.SALE_LEAVE, (name, user), options)
+
+    def place(
+        self, name: str, user: str | None = None, **options: Unpack[ReadOptions]
+    ) -> WholePlace:
+        """Where a user is in the queue, with her holds and her orders, newest first."""
+        return self._call(table.SALE_PLACE, (name, user), options)
+
+    def reserve(
+        self,
+        name: str,
+        user: str | None = None,
+        items: Mapping[str, int] | None = None,
+        best: Mapping[str, Any] | None = None,
+        pass_id: str | None = None,
+        hold: str | None = None,
+        **options: Unpack[WriteOptions],
+    ) -> Hold:
+        """Holds all of a basket, or nothing; with hold the basket replaces that one's."""
+        return self._call(table.SALE_RESERVE, (name, user, items, best, pass_id, hold), options)
+
+    def confirm(
+        self,
+        hold: str,
+        reference: str | None = None,
+        items: Mapping[str, int] | None = None,
+        late: Literal["refuse", "retake"] = "refuse",
+        **options: Unpack[WriteOptions],
+    ) -> Confirmed:
+        """Sells what is held, or a part; late=retake what expired, too, while it is free."""
+        return self._call(table.SALE_CONFIRM, (hold, reference, items, late), options)
+
+    def cancel(self, hold: str, **options: Unpack[WriteOptions]) -> Cancelled:
+        """Gives back what is held."""
+        return self._call(table.SALE_CANCEL, (hold,), options)
+
+    def extend(self, hold: str, ms: int, **options: Unpack[WriteOptions]) -> Hold:
+        """Lets a hold last longer; in all at most 5 times the sale's hold_ms."""
+        return self._call(table.SALE_EXTEND, (hold, ms), options)
+
+    def refund(
+        self,
+        order: str,
+        items: Mapping[str, int] | None = None,
+        reference: str | None = None,
+        restock: bool = True,
+        **options: Unpack[WriteOptions],
+    ) -> Refunded:
+        """Takes an order back, or a part of it; its units are free again, or gone."""
+        return self._call(table.SALE_REFUND, (order, items, reference, restock), options)
+
+    def get(self, hold: str, **options: Unpack[ReadOptions]) -> Purchase:
+        """A hold or an order, at any age: held, sold, cancelled, expired or refunded."""
+        return self._call(table.SALE_GET, (hold,), options)
+
+    def best_available(
+        self, name: str, zone: str | None = None, count: int = 1, **options: Unpack[ReadOptions]
+    ) -> Seats:
+        """The best adjacent seats that are free, front rows first, no single seat left alone."""
+        return self._call(table.SALE_BEST_AVAILABLE, (name, zone, count), options)
+
+    def orders(
+        self,
+        name: str,
+        after: int = 0,
+        limit: int = 100,
+        state: Literal["sold", "refunded"] | None = None,
+        user: str | None = None,
+        **options: Unpack[ReadOptions],
+    ) -> Orders:
+        """Orders from the first on; next is the after of the next page."""
+        return self._call(table.SALE_ORDERS, (name, after, limit, state, user), options)
+
+    def ledger(
+        self, name: str, after: int = 0, limit: int = 100, **options: Unpack[ReadOptions]
+    ) -> Ledger:
+        """Every step of the sale, from the first on; next is the after of the next page."""
+        return self._call(table.SALE_LEDGER, (name, after, limit), options)
+
+    def audit(self, name: str, **options: Unpack[ReadOptions]) -> Audit:
+        """Adds up the ledger, and compares it with what the sale says of itself."""
+        return self._call(table.SALE_AUDIT, (name,), options)
+
+
 class Channel:
     """The commands `channel.*`."""
 
@@ -418,5 +607,6 @@ class Nouns:
         self.server = Server(call)
         self.counter = Counter(call)
         self.board = Board(call)
+        self.sale = Sale(call)
         self.channel = Channel(call)
         self.presence = Presence(call)

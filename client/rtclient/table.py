@@ -117,6 +117,84 @@ BOARD_LIST: Command[results.NamePage] = Command(
 BOARD_DELETE: Command[results.Deleted] = Command(
     "board.delete", Effect.WRITE, results.to_deleted, ("name",), 1
 )
+SALE_CREATE: Command[results.SaleCreated] = Command(
+    "sale.create",
+    Effect.WRITE,
+    results.to_sale_created,
+    ("name", "items", "per_user", "hold_ms", "opens_at", "closes_at", "queue"),
+    4,
+)
+SALE_CONFIGURE: Command[results.SalePhase] = Command(
+    "sale.configure",
+    Effect.WRITE,
+    results.to_sale_phase,
+    ("name", "per_user", "hold_ms", "opens_at", "closes_at", "queue"),
+    1,
+)
+SALE_RESTOCK: Command[results.Stock] = Command(
+    "sale.restock", Effect.WRITE, results.to_stock, ("name", "items"), 2
+)
+SALE_OPEN: Command[results.SalePhase] = Command(
+    "sale.open", Effect.WRITE, results.to_sale_phase, ("name",), 1
+)
+SALE_PAUSE: Command[results.SalePhase] = Command(
+    "sale.pause", Effect.WRITE, results.to_sale_phase, ("name",), 1
+)
+SALE_CLOSE: Command[results.SalePhase] = Command(
+    "sale.close", Effect.WRITE, results.to_sale_phase, ("name", "release"), 2
+)
+SALE_DELETE: Command[results.Deleted] = Command(
+    "sale.delete", Effect.WRITE, results.to_deleted, ("name",), 1
+)
+SALE_LIST: Command[results.NamePage] = Command(
+    "sale.list", Effect.READ, results.to_name_page, ("prefix", "after", "limit"), 1
+)
+SALE_STATUS: Command[results.SaleStatus] = Command(
+    "sale.status", Effect.READ, results.to_sale_status, ("name", "after", "limit"), 1
+)
+SALE_JOIN: Command[results.Place] = Command(
+    "sale.join", Effect.WRITE, results.to_place, ("name", "user", "challenge"), 1
+)
+SALE_LEAVE: Command[results.Left] = Command(
+    "sale.leave", Effect.WRITE, results.to_left, ("name", "user"), 1
+)
+SALE_PLACE: Command[results.WholePlace] = Command(
+    "sale.place", Effect.READ, results.to_whole_place, ("name", "user"), 1
+)
+SALE_RESERVE: Command[results.Hold] = Command(
+    "sale.reserve",
+    Effect.WRITE,
+    results.to_hold,
+    ("name", "user", "items", "best", "pass_id", "hold"),
+    1,
+)
+SALE_CONFIRM: Command[results.Confirmed] = Command(
+    "sale.confirm", Effect.WRITE, results.to_confirmed, ("hold", "reference", "items", "late"), 1
+)
+SALE_CANCEL: Command[results.Cancelled] = Command(
+    "sale.cancel", Effect.WRITE, results.to_cancelled, ("hold",), 1
+)
+SALE_EXTEND: Command[results.Hold] = Command(
+    "sale.extend", Effect.WRITE, results.to_hold, ("hold", "ms"), 2
+)
+SALE_REFUND: Command[results.Refunded] = Command(
+    "sale.refund", Effect.WRITE, results.to_refunded, ("order", "items", "reference", "restock"), 1
+)
+SALE_GET: Command[results.Purchase] = Command(
+    "sale.get", Effect.READ, results.to_purchase, ("hold",), 1
+)
+SALE_BEST_AVAILABLE: Command[results.Seats] = Command(
+    "sale.best_available", Effect.READ, results.to_seats, ("name", "zone", "count"), 1
+)
+SALE_ORDERS: Command[results.Orders] = Command(
+    "sale.orders", Effect.READ, results.to_orders, ("name", "after", "limit", "state", "user"), 3
+)
+SALE_LEDGER: Command[results.Ledger] = Command(
+    "sale.ledger", Effect.READ, results.to_ledger, ("name", "after", "limit"), 3
+)
+SALE_AUDIT: Command[results.Audit] = Command(
+    "sale.audit", Effect.READ, results.to_audit, ("name",), 1
+)
 CHANNEL_PUBLISH: Command[results.Published] = Command(
     "channel.publish", Effect.WRITE, results.to_published, ("channel", "data", "key"), 2
 )
@@ -186,6 +264,28 @@ TABLE: Final[dict[str, Command[Any]]] = {
     "board.info": BOARD_INFO,
     "board.list": BOARD_LIST,
     "board.delete": BOARD_DELETE,
+    "sale.create": SALE_CREATE,
+    "sale.configure": SALE_CONFIGURE,
+    "sale.restock": SALE_RESTOCK,
+    "sale.open": SALE_OPEN,
+    "sale.pause": SALE_PAUSE,
+    "sale.close": SALE_CLOSE,
+    "sale.delete": SALE_DELETE,
+    "sale.list": SALE_LIST,
+    "sale.status": SALE_STATUS,
+    "sale.join": SALE_JOIN,
+    "sale.leave": SALE_LEAVE,
+    "sale.place": SALE_PLACE,
+    "sale.reserve": SALE_RESERVE,
+    "sale.confirm": SALE_CONFIRM,
+    "sale.cancel": SALE_CANCEL,
+    "sale.extend": SALE_EXTEND,
+    "sale.refund": SALE_REFUND,
+    "sale.get": SALE_GET,
+    "sale.best_available": SALE_BEST_AVAILABLE,
+    "sale.orders": SALE_ORDERS,
+    "sale.ledger": SALE_LEDGER,
+    "sale.audit": SALE_AUDIT,
     "channel.publish": CHANNEL_PUBLISH,
     "channel.publish_many": CHANNEL_PUBLISH_MANY,
     "channel.history": CHANNEL_HISTORY,

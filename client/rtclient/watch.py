@@ -9,21 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rtclient.feeds import Feeds
-from rtclient.items import Gap
-from rtclient.results import Message, UserPresence, to_user_presence
+from rtclient.results import (
+    Message,
+    Step,
+    UserPresence,
+    WholePlace,
+    to_step,
+    to_user_presence,
+    to_whole_place,
+)
 from rtclient.states import (
     BoardState,
     CounterState,
+    SaleState,
     to_board_state,
     to_counter_state,
+    to_sale_state,
     watch_name,
 )
 from rtclient.subscription import Subscription
 
-__all__ = ["Watch", "Watched", "board_around", "board_top", "counter", "presence", "state_of"]
+__all__ = [
+    "Watch",
+    "Watched",
+    "board_around",
+    "board_top",
+    "counter",
+    "ledger_of",
+    "presence",
+    "sale",
+    "sale_place",
+    "step_of",
+]
 
 S = TypeVar("S")
 
@@ -33,6 +53,10 @@ class Watched(NamedTuple, Generic[S]):
 
     channel: str
     decode: Callable[[Any], S]
+
+    def view(self, message: Message) -> S:
+        """The state in a message."""
+        return self.decode(message.data)
 
 
 def counter(name: str) -> Watched[CounterState]:
@@ -51,9 +75,26 @@ def presence(user: str) -> Watched[UserPresence]:
     return Watched(watch_name("presence", user), to_user_presence)
 
 
-def state_of(thing: Watched[S], item: Message | Gap) -> S:
-    """The state in what a subscription hands out: of a watched thing that is always a message."""
-    return thing.decode(cast(Message, item).data)
+def sale(name: str) -> Watched[SaleState]:
+    return Watched(watch_name("sale", name), to_sale_state)
+
+
+def sale_place(name: str, user: str | None, own: str | None) -> Watched[WholePlace]:
+    """own: the user that the client is."""
+    who = user if user is not None else own
+    if who is None:
+        raise ValueError("watch_place needs a user, for this client is nobody in particular")
+    return Watched(watch_name("sale", name, "user", who), to_whole_place)
+
+
+def ledger_of(name: str) -> str:
+    """The channel of a sale's ledger."""
+    return watch_name("sale", name, "ledger")
+
+
+def step_of(message: Message) -> Step:
+    """One step of a ledger."""
+    return to_step(message.data)
 
 
 class Watch(Generic[S]):
@@ -61,15 +102,14 @@ class Watch(Generic[S]):
     watch; an error that ends it later is raised by the iteration."""
 
     def __init__(self, feeds: Feeds, thing: Watched[S]) -> None:
-        self._thing = thing
-        self._reader: Subscription[Message | Gap] = Subscription(
-            feeds, thing.channel, None, 1, "conflate"
+        self._reader: Subscription[S] = Subscription(
+            feeds, thing.channel, None, 1, "conflate", view=thing.view
         )
 
     @property
     def channel(self) -> str:
         """What it subscribes to."""
-        return self._thing.channel
+        return self._reader.channel
 
     async def __aenter__(self) -> Watch[S]:
         await self._reader.__aenter__()
@@ -87,4 +127,4 @@ class Watch(Generic[S]):
         return self
 
     async def __anext__(self) -> S:
-        return state_of(self._thing, await anext(self._reader))
+        return await anext(self._reader)

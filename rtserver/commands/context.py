@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rtserver.commands.rights import Rights
 from rtserver.commands.table import ROLES, Access
-from rtserver.errors import FORBIDDEN, INVALID_PARAMS, UNAUTHENTICATED, RtError
+from rtserver.errors import CHALLENGE_FAILED, FORBIDDEN, INVALID_PARAMS, UNAUTHENTICATED, RtError
 from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
@@ -156,6 +156,11 @@ class Context:
             )
         self.need_own(who, f"what {who!r} has")
         return who
+
+    def need_challenge(self, sale: str, user: str, token: str | None) -> None:
+        """Raises RtError challenge_failed."""
+        if not self.replaying:
+            raise RtError(CHALLENGE_FAILED, f"{sale} {user} {token}")
 
     def need_own(self, owner: str, what: str) -> None:
         """Raises RtError forbidden where a user acts on what is another's."""

@@ -26,13 +26,14 @@ from rtserver.commands.sale_kinds import (
 from rtserver.commands.table import Effect, Param, command
 from rtserver.errors import INVALID_PARAMS, RtError
 from rtserver.limits import BEST_SEATS_MAX, LIST_DEFAULT
+from rtserver.state.sales import buying, stocking
 from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.terms import ItemTerms, QueueTerms, SaleTerms
 from rtserver.state.store import Store
 
 CREATED = Shape("SaleCreated", created="bool", seed_sha256="text")
 DELETED = Shape("Deleted", deleted="bool")
-STATE = Shape("SaleState", state="text")
+STATE = Shape("SalePhase", state="text")
 LEFT = Shape("Left", left="bool")
 BALANCE = Shape("Balance", stock="int", free="int", held="int", sold="int")
 STOCK = Shape("Stock", items="{Balance}")
@@ -146,8 +147,7 @@ _terms = (
     returns=CREATED,
     key="name",
     items="items",
-    summary="Creates a sale, open at once without opens_at; seed_sha256 binds it to the order of"
-    " its queue. created is false where the same one exists.",
+    summary="Creates a sale, open at once without opens_at; seed_sha256 fixes its queue's order.",
 )
 def create(
     store: Store,
@@ -164,10 +164,11 @@ def create(
     rows = {sku: ItemTerms(*row) for sku, row in items.items()}
     sale = store.sales.get(name)
     if sale is None:
-        sale = store.sales.create(ctx.now, name, terms, rows, ctx.new_id() + ctx.new_id(), _by(ctx))
+        seed, secret = ctx.new_id() + ctx.new_id(), ctx.new_id() + ctx.new_id()
+        sale = store.sales.create(ctx.now, name, terms, rows, seed, secret, _by(ctx))
         return {"created": True, "seed_sha256": sale.seed_sha256}
-    store.sales.same(sale, terms, rows)
-    ctx.log_nothing()
+    if not store.sales.same(ctx.now, sale, terms, rows, _by(ctx)):
+        ctx.log_nothing()
     return {"created": False, "seed_sha256": sale.seed_sha256}
 
 
@@ -220,7 +221,7 @@ def configure(
 )
 def restock(store: Store, ctx: Context, name: str, items: dict[str, list[Any]]) -> dict[str, Any]:
     sale = store.sales.find(name)
-    sale.restock(ctx.now, {sku: ItemTerms(*row) for sku, row in items.items()}, _by(ctx))
+    stocking.restock(sale, ctx.now, {sku: ItemTerms(*row) for sku, row in items.items()}, _by(ctx))
     return {"items": {sku: sale.balance(sku) for sku in items}}
 
 
@@ -271,7 +272,7 @@ def close(store: Store, ctx: Context, name: str, release: bool) -> dict[str, Any
     summary="Forgets a closed sale with its orders, its ledger and the keys it remembers.",
 )
 def delete(store: Store, ctx: Context, name: str) -> dict[str, bool]:
-    store.sales.delete(name)
+    store.answers.forget_owner(store.sales.delete(name))
     return {"deleted": True}
 
 
@@ -396,11 +397,14 @@ def reserve(
     if (items is None) == (best is None):
         raise RtError(INVALID_PARAMS, "expected either items or best", {"param": "items"})
     with sale.refusing():
+        if hold is not None:
+            ctx.need_own(sale.owner(hold), f"the hold {hold!r}")
         if best is not None:
-            items = dict.fromkeys(sale.best_available(*best), 1)
+            sale.check_open()
+            items = dict.fromkeys(stocking.best_available(sale, *best), 1)
             ctx.log_as(name, user, items, None, pass_id, hold)
         assert items is not None
-        return sale.reserve(ctx.now, who, items, pass_id, hold, _by(ctx))
+        return buying.reserve(sale, ctx.now, who, items, pass_id, hold, _by(ctx))
 
 
 @_write(
@@ -413,8 +417,7 @@ def reserve(
     ],
     returns=CONFIRMED,
     key="hold",
-    summary="Sells what is held, or a part of it and frees the rest; late=retake sells an expired"
-    " hold too, if its units are still free.",
+    summary="Sells what is held, or a part; late=retake what expired, too, while it is free.",
 )
 def confirm(
     store: Store,
@@ -425,7 +428,7 @@ def confirm(
     late: str,
 ) -> dict[str, Any]:
     sale = _sale_of(store, ctx, hold)
-    done = sale.confirm(ctx.now, hold, reference, items, late == "retake", _by(ctx))
+    done = buying.confirm(sale, ctx.now, hold, reference, items, late == "retake", _by(ctx))
     if done["already"]:
         ctx.log_nothing()
     return done
@@ -439,7 +442,7 @@ def confirm(
     summary="Gives back what is held.",
 )
 def cancel(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
-    items = _sale_of(store, ctx, hold).cancel(ctx.now, hold, _by(ctx))
+    items = buying.cancel(_sale_of(store, ctx, hold), ctx.now, hold, _by(ctx))
     return {"cancelled": True, "items": items}
 
 
@@ -451,7 +454,7 @@ def cancel(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
     summary="Lets a hold last longer; in all at most 5 times the sale's hold_ms.",
 )
 def extend(store: Store, ctx: Context, hold: str, ms: int) -> dict[str, Any]:
-    return _sale_of(store, ctx, hold).extend(ctx.now, hold, ms, _by(ctx))
+    return buying.extend(_sale_of(store, ctx, hold), ctx.now, hold, ms, _by(ctx))
 
 
 @_staff(
@@ -475,7 +478,7 @@ def refund(
     restock: bool,
 ) -> dict[str, Any]:
     sale = store.sales.of_id(order)
-    done = sale.refund(ctx.now, order, items, reference, restock, _by(ctx))
+    done = buying.refund(sale, ctx.now, order, items, reference, restock, _by(ctx))
     if done["already"]:
         ctx.log_nothing()
     return done
@@ -503,15 +506,14 @@ def get(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
     returns=SEATS,
     key="name",
     right="user",
-    summary="The best adjacent seats that are free, front rows first, no single seat left alone"
-    " where that can be.",
+    summary="The best adjacent seats that are free, front rows first, no single seat left alone.",
 )
 def best_available(
     store: Store, _ctx: Context, name: str, zone: str | None, count: int
 ) -> dict[str, Any]:
     sale = store.sales.find(name)
-    skus = sale.best_available(zone, count)
-    terms = sale.item_place(skus[0])
+    skus = stocking.best_available(sale, zone, count)
+    terms = stocking.item_place(sale, skus[0])
     return {"items": dict.fromkeys(skus, 1), "zone": terms.zone, "row": terms.row}
 
 
@@ -570,7 +572,9 @@ def ledger(store: Store, _ctx: Context, name: str, after: int, limit: int) -> di
     summary="Adds up the ledger, and compares it with what the sale says of itself.",
 )
 def audit(store: Store, _ctx: Context, name: str) -> dict[str, Any]:
-    return store.sales.find(name).audit()
+    sale = store.sales.find(name)
+    sale.book.check()
+    return {"ok": True, "steps": len(sale.ledger), "items": len(sale.book.items), "problems": []}
 
 
 # --- who is meant ---

@@ -61,7 +61,7 @@ def _declared(least: int) -> Any:
             _known("an item", value, _ITEM_FIELDS).get(name, default)
             for name, default in _ITEM_FIELDS.items()
         )
-        _whole("stock", stock, least, STOCK_MAX)
+        stock = _whole("stock", stock, least, STOCK_MAX)
         _whole("per_user", per_user, 0, STOCK_MAX)
         for part in (zone, row):
             if part is not None:

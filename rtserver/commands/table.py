@@ -26,7 +26,7 @@ Handler = Callable[..., Any]
 Coalesce = Callable[[Any, list[Any], Any], bool]
 Keeper = Callable[[Any, list[Any]], str | None]
 
-_MODULES = ("server", "counter", "board", "channel", "presence", "internal")
+_MODULES = ("server", "counter", "board", "sale", "channel", "presence", "internal")
 _REQUIRED: Final = object()
 
 

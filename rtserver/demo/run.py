@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -16,10 +12,10 @@ import rtclient
 from rtserver.demo.flights import BUNDLED, Flight, Recount, read_flights
 from rtserver.demo.live import play_live
 from rtserver.demo.play import BOARD_CARRIERS, BOARD_DELAYS, Played, check, clear, play
+from rtserver.demo.process import serving
 
 __all__ = ["PAGES", "run_demo"]
 
-_LISTENING = re.compile(rb"listening on (rt://\S+)")
 PAGES = Path(__file__).with_name("pages")
 _TOP = 5
 
@@ -29,45 +25,13 @@ async def run_demo(file: Path | None, data: Path | None, listen: str, *, leave: 
     flights = list(read_flights(file or BUNDLED))
     place = nullcontext(str(data)) if data else tempfile.TemporaryDirectory(prefix="rtserver-demo-")
     with place as directory:
-        async with _server(directory, listen) as url:
+        async with serving(
+            *("--dev", "--listen", listen, "--data", directory, "--pages", str(PAGES))
+        ) as url:
             code = await _show(url, flights)
             if not leave:
                 await _stay(url, flights)
     return code
-
-
-@asynccontextmanager
-async def _server(directory: str, listen: str) -> AsyncIterator[str]:
-    """A server process on the directory, ended with the block; its URL."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "rtserver", "serve", "--dev"),
-        *("--listen", listen, "--data", directory, "--pages", str(PAGES)),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert child.stderr is not None, "it was asked for"
-    try:
-        url = await _url(child.stderr)
-        drain = asyncio.create_task(_echo(child.stderr))
-        yield url
-        drain.cancel()
-    finally:
-        if child.returncode is None:
-            child.terminate()
-        await child.wait()
-
-
-async def _url(lines: asyncio.StreamReader) -> str:
-    async for line in lines:
-        click.echo(line.decode("utf-8").rstrip())
-        found = _LISTENING.search(line)
-        if found:
-            return found.group(1).decode("ascii")
-    raise click.ClickException("the server did not start; its last words are above")
-
-
-async def _echo(lines: asyncio.StreamReader) -> None:
-    async for line in lines:
-        click.echo(line.decode("utf-8").rstrip())
 
 
 async def _show(url: str, flights: list[Flight]) -> int:

@@ -17,6 +17,8 @@ from rtserver.state.channels import Channels
 from rtserver.state.counters import Counters
 from rtserver.state.growth import Growth
 from rtserver.state.presence import LastSeen
+from rtserver.state.sales import sales
+from rtserver.state.sales.sales import Sales
 from rtserver.state.settings import Settings
 from rtserver.state.timers import Timers
 
@@ -34,6 +36,7 @@ class Store:
         "events",
         "growth",
         "last_seen",
+        "sales",
         "settings",
         "timers",
     )
@@ -46,6 +49,7 @@ class Store:
         self.counters = Counters(self.timers, self.growth)
         self.boards = Boards(self.timers, self.growth)
         self.channels = Channels(self.settings, self.timers, self.growth, self.events.append)
+        self.sales = Sales(self.timers, self.growth, self.events.append)
         self.answers = Answers(self.settings, self.timers)
         self.last_seen = LastSeen()
 
@@ -53,9 +57,11 @@ class Store:
         """Growth is bounded from now on. Replay runs before this: its records were accepted."""
         self.counters.count_max = limits.counters_max
         self.boards.enforce(limits.boards_max, limits.board_members_max)
+        self.sales.enforce(limits.sales_max, limits.sale_items_max, limits.sale_holds_max)
         self.channels.channels_max = limits.channels_max
         self.settings.configured_max = limits.namespaces_configured_max
         self.answers.keys_max = limits.idempotency_keys_max
+        self.answers.owners.kept_max = limits.sale_keys_max
         self.answers.sources_max = limits.sources_max
         self.last_seen.users_max = limits.last_seen_max
 
@@ -68,6 +74,8 @@ class Store:
                 self.boards.expire(now, name, timer_id)
             elif kind == channels.TIMER_KIND:
                 self.channels.fire(now, name, timer_id)
+            elif kind == sales.TIMER_KIND:
+                self.sales.fire(now, name, timer_id)
             elif kind == answers.TIMER_KIND:
                 self.answers.fire(now, name)
             else:
@@ -75,15 +83,20 @@ class Store:
 
     def reclaim(self, entries_max: int) -> bool:
         """Frees a slice of what was deleted; True when nothing is left to free."""
-        return self.boards.reclaim(entries_max)
+        done = self.boards.reclaim(entries_max)
+        done = self.sales.reclaim(entries_max) and done
+        return self.answers.owners.reclaim(entries_max) and done
 
     # --- snapshots ---
 
     def totals(self) -> dict[str, Any]:
         """Sums that are kept anyway: equal totals are strong evidence of equal state. Those of
-        older logs and snapshots have no users seen, so without any there is no such sum."""
+        older logs and snapshots have no users seen and no sales, so without any there are no such
+        sums."""
         return {
             **({"last_seen": len(self.last_seen)} if len(self.last_seen) else {}),
+            **self.sales.totals(),
+            **({"sale_keys": self.answers.owners.kept} if self.answers.owners.kept else {}),
             "counters": len(self.counters),
             "counter_total": str(self.counters.total),  # may be beyond 64 bits
             "boards": len(self.boards),
@@ -112,6 +125,8 @@ class Store:
             yield ["answers", chunk]
         for rows in self.last_seen.dump():
             yield ["last_seen", rows]
+        for chunk in self.sales.dump():
+            yield ["sales", chunk]
         for rows in self.timers.dump():
             yield ["timers", rows]
 
@@ -133,6 +148,8 @@ class Store:
             self.answers.load(value)
         elif section == "last_seen":
             self.last_seen.load(value)
+        elif section == "sales":
+            self.sales.load(value)
         elif section == "timers":
             self.timers.load(value)
         else:
@@ -143,5 +160,7 @@ class Store:
         self.counters.check()
         self.boards.check()
         self.channels.check()
+        self.answers.check()
         self.last_seen.check()
+        self.sales.check()
         self.timers.check()

@@ -139,6 +139,75 @@ def presence(rt, who):
     assert rt.server.kick(f"{who}-2").ended == 0
 
 
+HALL = {f"a{n}": {"stock": 1, "zone": "z", "row": "a", "seat": n} for n in (1, 2, 3)}
+QUEUE = {"rate_per_s": 100, "active_max": 1, "pass_ms": 60_000}
+
+
+def sales(rt, who):
+    name = f"{who}:show"
+    made = rt.sale.create(name, {"shirt": 2, **HALL}, per_user=4, queue=QUEUE)
+    assert made.created is True
+    assert rt.sale.create(name, {"shirt": 2, **HALL}, 4, queue=QUEUE).created is False
+    assert rt.sale.list(f"{who}:") == results.NamePage([name], None)
+    assert rt.sale.pause(name) == results.SalePhase("paused")
+    with pytest.raises(rtclient.NotOpen) as caught:
+        rt.sale.reserve(name, items={"shirt": 1})
+    assert caught.value.details["state"] == "paused"
+    assert rt.sale.open(name).state == "open"
+    assert rt.sale.configure(name, hold_ms=30_000).state == "open"
+    with pytest.raises(rtclient.NoPass):
+        rt.sale.reserve(name, items={"shirt": 1})
+    assert rt.sale.join(name).state in ("waiting", "admitted")
+    rt.server.advance(1_000)
+    behind = rt.sale.join(name, user="eve")
+    assert (behind.state, behind.position) == ("waiting", 1)
+    assert rt.sale.leave(name, user="eve") == results.Left(True)
+    buys(rt, who, name)
+    assert rt.sale.restock(name, {"mug": 5}).items == {"mug": results.Balance(5, 5, 0, 0)}
+    assert rt.sale.close(name, release=True).state == "closed"
+    steps = rt.sale.ledger(name)
+    assert [step.seq for step in steps.items] == list(range(1, len(steps.items) + 1))
+    assert steps.items[0].step == "created"
+    audit = rt.sale.audit(name)
+    assert (audit.ok, audit.steps, audit.problems) == (True, len(steps.items), [])
+    assert rt.sale.delete(name) == results.Deleted(True)
+
+
+def buys(rt, who, name):
+    pass_id = rt.sale.place(name).pass_id
+    best = rt.sale.best_available(name, count=2)
+    assert (len(best.items), best.zone, best.row) == (2, "z", "a")
+    seats = rt.sale.reserve(name, best={"count": 2}, pass_id=pass_id)
+    assert seats.items == best.items
+    assert rt.sale.extend(seats.hold, 5_000).expires_at == seats.expires_at + 5_000
+    with pytest.raises(rtclient.SoldOut) as caught:
+        rt.sale.reserve(name, items={"shirt": 3}, pass_id=pass_id)
+    assert (caught.value.details["final"], caught.value.details["free"]) == (True, 2)
+    assert rt.sale.cancel(seats.hold) == results.Cancelled(True, seats.items)
+    shirts = rt.sale.reserve(name, items={"shirt": 2}, pass_id=pass_id)
+    place = rt.sale.place(name)
+    assert (place.state, place.holds, place.orders) == ("holding", [shirts], [])
+    sold = rt.sale.confirm(shirts.hold, "pay-1", {"shirt": 1})
+    assert sold == results.Confirmed(sold.order, {"shirt": 1}, False)
+    assert rt.sale.confirm(shirts.hold, "pay-1").already is True
+    with pytest.raises(rtclient.AlreadyConfirmed):
+        rt.sale.confirm(shirts.hold, "pay-2")
+    [order] = rt.sale.orders(name, user=who).orders
+    assert order == results.Order(
+        sold.order, "sold", who, {"shirt": 1}, order.at, "pay-1", order.refunded
+    )
+    assert rt.sale.place(name).orders == [order]
+    bought = rt.sale.get(shirts.hold)
+    assert (bought.sale, bought.state, bought.order) == (name, "sold", sold.order)
+    status = rt.sale.status(name, limit=10)
+    assert status.items["shirt"] == results.Balance(2, 1, 0, 1)
+    assert status.total == results.Balance(5, 4, 0, 1)
+    assert status.refused["sold_out"] == 1
+    assert rt.sale.refund(sold.order, reference="back-1").items == {"shirt": 1}
+    with pytest.raises(rtclient.AlreadyRefunded):
+        rt.sale.refund(sold.order, {"shirt": 1})
+
+
 def server(rt, who):
     now = rt.server.ping().now
     assert rt.server.advance(1_000) == results.Jumped(1_000, now + 1_000)
@@ -153,7 +222,7 @@ def server(rt, who):
         rt.call("counter.ad", "x")
 
 
-SCENARIOS = [counters, boards, channels, presence, server]
+SCENARIOS = [counters, boards, sales, channels, presence, server]
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ from __future__ import annotations
 
 import rtclient
 import rtclient.sync
-from rtclient.results import Submission
+from rtclient.results import Hold, Order, Submission
 
 
 async def use() -> int:
@@ -114,21 +114,32 @@ async def use() -> int:
                     print(item.lost, messages.position.offset)
                     continue
                 print(item.data, item.sender)
+        hold: Hold = await rt.sale.reserve("show", best={"count": 2}, pass_id="p")
+        units: dict[str, int] = hold.items
+        await rt.sale.confirm(hold.hold, "pay-1", {next(iter(units)): 1}, late="retake")
+        free: int = (await rt.sale.status("show")).items["a1"].free
+        orders: list[Order] = (await rt.sale.place("show")).orders
+        async with rt.sale.watch("show") as sales:
+            free += (await anext(sales)).total.free
         try:
             await rt.board.info("weekly")
         except rtclient.NotFound as error:
             print(error.code, error.retryable)
-        return likes + place + total + len(names)
+        return likes + place + total + len(names) + free + len(orders)
 
 
 def use_blocking() -> int:
     with rtclient.sync.connect() as rt:
         likes: int = rt.counter.add("likes:42", 1, idempotency_key="k")
+        with rt.sale.watch_place("show") as places:
+            numbers = [place.position for place in places]
+        with rt.sale.follow_ledger("show", since=("e", 5)) as steps:
+            total = sum(step.seq for step in steps if isinstance(step, rtclient.Step))
         with rt.channel.subscribe("room:1") as messages:
             for item in messages:
                 if isinstance(item, rtclient.Message):
                     print(item.offset)
-        return likes + rt.board.rank("weekly", "ann").error
+        return likes + total + len(numbers) + rt.board.rank("weekly", "ann").error
 """
 
 MISUSE = """
@@ -142,6 +153,8 @@ async def misuse(rt: rtclient.Client) -> None:
     await rt.board.create("x", order="down")
     text: str = await rt.counter.get("x")
     (await rt.board.top("x")).entrys
+    await rt.sale.reserve("x", items={"cup": "two"})
+    (await rt.sale.status("x")).items["cup"].left
 """
 
 
@@ -164,4 +177,4 @@ def test_types_let_usage_pass_and_catch_misuse(tmp_path):
     passed = mypy(good)
     assert passed.returncode == 0, passed.stdout
     lines = {line.split(":")[1] for line in mypy(bad).stdout.splitlines() if ": error:" in line}
-    assert lines == {"6", "7", "8", "9", "10", "11"}
+    assert lines == {"6", "7", "8", "9", "10", "11", "12", "13"}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import rtclient
 import rtclient.sync
-from rtclient import BoardState, CounterState, UserPresence
-from rtclient.results import Entry
+from rtclient import BoardState, CounterState, SaleState, Step, UserPresence, WholePlace
+from rtclient.results import Balance, Entry, Hold, Order
 from rtclient.states import applied, watch_name
 from tests.client.fake import FakeServer
 
@@ -140,6 +140,120 @@ async def test_presence_is_a_typed_state():
         async with rt.presence.watch("ann:1") as watch:
             assert await state(watch) == UserPresence("ann", "away", None, 2, True, 9)
         assert server.requests[0][3] == ["$presence:ann%3A1"]
+
+
+def balance(free, held=0, sold=0):
+    return {"stock": free + held + sold, "free": free, "held": held, "sold": sold}
+
+
+SALE = {
+    "full": True,
+    "state": "open",
+    "total": balance(5, 2),
+    "waiting": 3,
+    "active": 1,
+    "items": {"cup": balance(4, 1), "seat": balance(1, 1)},
+    "opens_at": 50,
+    "closes_at": None,
+    "seed_sha256": "5e",
+    "seed": "s",
+}
+WATCHED = {"class": "latest", "epoch": "w", "offset": 1, "recovered": False, "messages": []}
+
+
+def test_a_difference_of_a_sale_holds_what_changed():
+    change = {"waiting": 2, "items": {"seat": balance(0, 2)}}
+    after = applied(SALE, change)
+    assert after == {**SALE, **change, "items": {"cup": balance(4, 1), "seat": balance(0, 2)}}
+    assert applied(after, {"waiting": 1}) == {**after, "waiting": 1}
+    assert SALE["items"]["seat"] == balance(1, 1)
+
+
+async def test_a_sale_is_a_typed_state():
+    def answer(peer, request):
+        peer.reply(request, {**WATCHED, "state": SALE})
+
+    async with (
+        FakeServer(answer) as server,
+        rtclient.connect(server.url) as rt,
+        rt.sale.watch("a:b") as watch,
+    ):
+        first = await state(watch)
+        assert first == SaleState(
+            "open",
+            Balance(7, 5, 2, 0),
+            3,
+            1,
+            {"cup": Balance(5, 4, 1, 0), "seat": Balance(2, 1, 1, 0)},
+            50,
+            None,
+            "5e",
+            "s",
+        )
+        change = {"total": balance(4, 3), "items": {"cup": balance(3, 2)}}
+        push = {"channel": "$sale:a%3Ab", "offset": 2, "data": change, "at": 0}
+        server.peer.push("message", push)
+        second = await state(watch)
+        assert second.total == Balance(7, 4, 3, 0)
+        assert second.items == {**first.items, "cup": Balance(5, 3, 2, 0)}
+        assert (second.state, second.waiting) == ("open", 3)
+
+
+async def test_a_place_is_that_of_the_clients_own_user_unless_it_says_whose():
+    hold = {"hold": "h1", "items": {"cup": 2}, "expires_at": 90}
+    order = {"order": "o2", "state": "sold", "user": "ann", "items": {"seat": 1}, "at": 5}
+    told = {"state": "holding", "position": None, "eta_ms": None, "pass_id": "p"}
+    told |= {"pass_expires_at": 70, "holds": [hold], "orders": [{**order, "refunded": {}}]}
+
+    def answer(peer, request):
+        peer.reply(request, {**WATCHED, "state": {"full": True, **told}})
+
+    async with FakeServer(answer) as server:
+        server.says = {"user": "ann"}
+        async with rtclient.connect(server.url, user="ann") as rt:
+            assert rt.user == "ann"
+            async with rt.sale.watch_place("a%b") as watch:
+                assert await state(watch) == WholePlace(
+                    "holding",
+                    None,
+                    None,
+                    "p",
+                    70,
+                    [Hold("h1", {"cup": 2}, 90)],
+                    [Order("o2", "sold", "ann", {"seat": 1}, 5, None, {})],
+                )
+            async with rt.sale.watch_place("x", "bob:1"):
+                pass
+        asked = [one[3][0] for one in server.requests if one[2] == "channel.subscribe"]
+        assert asked == ["$sale:a%25b:user:ann", "$sale:x:user:bob%3A1"]
+    async with FakeServer(answer) as server, rtclient.connect(server.url) as rt:
+        with pytest.raises(ValueError, match="needs a user"):
+            rt.sale.watch_place("x")
+
+
+async def test_a_ledger_is_followed_step_by_step():
+    def step(seq):
+        row = {"seq": seq, "at": 7, "step": "reserved", "caller": "shop", "user": "ann"}
+        data = {**row, "hold": "h1", "items": {"cup": 1}, "reference": None}
+        return {"channel": "$sale:x:ledger", "offset": seq, "data": data, "at": 7}
+
+    def answer(peer, request):
+        peer.reply(request, {**WATCHED, "class": "must", "epoch": "e", "offset": 4})
+
+    async with (
+        FakeServer(answer) as server,
+        rtclient.connect(server.url) as rt,
+        rt.sale.follow_ledger("x") as steps,
+    ):
+        assert steps.position == ("e", 4)
+        server.peer.push("message", step(5))
+        server.peer.push("gap", {"channel": "$sale:x:ledger", "why": "slow", "to": 6})
+        server.peer.push("message", step(7))
+        first = await asyncio.wait_for(anext(steps), 10)
+        assert first == Step(5, 7, "reserved", "shop", "ann", "h1", {"cup": 1}, None)
+        assert steps.position == ("e", 5)
+        assert isinstance(await anext(steps), rtclient.Gap)
+        assert (await anext(steps)).seq == 7
 
 
 # --- with the real one ---

@@ -306,6 +306,61 @@ test("counters and presence", async () => {
   assert.equal(world.socket.asked("channel.subscribe").params[0], "$board:b:around:ann:3");
 });
 
+test("sales: differences name the items that changed", async () => {
+  const world = new World();
+  const rt = await world.connected();
+  const states = [];
+  const watch = rt.sale.watch("a:b", (state) => states.push(state));
+  await settle();
+  assert.equal(world.socket.asked("channel.subscribe").params[0], "$sale:a%3Ab");
+  const sale = { state: "open", waiting: 3, items: { cup: { free: 4 }, seat: { free: 1 } } };
+  world.socket.answers("channel.subscribe", { ...reply(1, [], false, "w"), state: { full: true, ...sale } });
+  for (const [offset, data] of [[2, { waiting: 2, items: { seat: { free: 0 } } }], [3, { state: "closed" }]]) {
+    world.socket.pushes("message", { channel: watch.channel, offset, at: 0, data });
+  }
+  const items = { cup: { free: 4 }, seat: { free: 0 } };
+  assert.deepEqual(states, [sale, { ...sale, waiting: 2, items }, { state: "closed", waiting: 2, items }]);
+  assert.equal(sale.items.seat.free, 1);
+});
+
+test("places: of the client's own user, or of the one that is named", async () => {
+  const world = new World();
+  const rt = world.connect();
+  assert.throws(() => rt.sale.watchPlace("x", () => {}), TypeError);
+  await settle();
+  world.socket.greets({ user: "ann:1" });
+  await settle();
+  assert.equal(rt.user, "ann:1");
+  const told = [];
+  assert.equal(rt.sale.watchPlace("x", "bob").channel, "$sale:x:user:bob");
+  const watch = rt.sale.watchPlace("x", (place) => told.push(place));
+  assert.equal(watch.channel, "$sale:x:user:ann%3A1");
+  await settle();
+  const place = { state: "waiting", position: 7, holds: [], orders: [] };
+  const state = { full: true, ...place };
+  world.socket.answers("channel.subscribe", { ...reply(1, [], false, "w"), state });
+  assert.deepEqual(told, [place]);
+  assert.equal(new World().connect({ user: "eve" }).sale.watchPlace("x").channel, "$sale:x:user:eve");
+});
+
+test("a ledger is followed step by step, and a gap is told", async () => {
+  const world = new World();
+  const rt = await world.connected();
+  const reader = rt.sale.followLedger("x", { since: ["e.1", 4] });
+  await settle();
+  assert.deepEqual(world.socket.asked("channel.subscribe").params, ["$sale:x:ledger", ["e.1", 4], false]);
+  world.socket.answers("channel.subscribe", reply(4, [], true));
+  const push = (seq) => ({ channel: reader.channel, offset: seq, at: 0, data: { seq, step: "reserved" } });
+  world.socket.pushes("message", push(5));
+  world.socket.pushes("gap", { channel: reader.channel, from: 6, to: 8, why: "slow" });
+  world.socket.pushes("message", push(9));
+  const got = [];
+  for await (const item of reader) if (got.push(item) === 3) break;
+  const steps = [5, 9].map((seq) => ({ seq, step: "reserved" }));
+  assert.deepEqual(got, [steps[0], new Gap(reader.channel, 3, "slow"), steps[1]]);
+  assert.deepEqual(reader.position, ["e.1", 9]);
+});
+
 test("an iterator of a watch holds the newest state only", async () => {
   const world = new World();
   const rt = await world.connected();

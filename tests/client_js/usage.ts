@@ -27,7 +27,16 @@ async function use() {
   rt.on("state", ({ state, transport, error }) => error?.retryable);
   rt.on("close", (error: RtError) => error.code);
   rt.use("poll");
-  const anything = await rt.call("sale.reserve", ["x", { sku: 1 }], { ack: "synced" });
+  const anything = await rt.call("chat.send", ["x", { text: "y" }], { ack: "synced" });
+  const hold = await rt.sale.reserve("x", { items: { cup: 1 }, pass_id: "p", ack: "synced" });
+  const { order } = await rt.sale.confirm(hold.hold, "pay-1");
+  const left: number = (await rt.sale.status("x", { limit: 10 })).items["cup"].free;
+  rt.sale.watch("x", ({ state, total, items }) => state === "open" && total.free - items["cup"].held);
+  rt.sale.watchPlace("x", ({ position, holds, orders }) => [position, holds[0].expires_at, orders.length]);
+  rt.sale.watchPlace("x", "ann", ({ pass_id }) => pass_id);
+  for await (const step of rt.sale.followLedger("x", { since: { last: 5 } })) {
+    if (!(step instanceof Gap)) console.log(step.seq, step.items?.["cup"], rt.user, order, left);
+  }
   return [likes, again, names, offset, anything];
 }
 // @ts-expect-error
@@ -40,4 +49,8 @@ rt.board.create("x", { order: "down" });
 rt.on("nothing", () => {});
 // @ts-expect-error
 connect("x", { transport: "pigeon" });
+// @ts-expect-error
+rt.sale.reserve("x", "ann", { cup: 1 }, { zone: "hall" });
+// @ts-expect-error
+rt.sale.watch("x", ({ state }) => state === "half open");
 void use;

@@ -16,7 +16,7 @@ SERVER = ROOT / "rtserver"
 
 # From the bottom. A name is a package or a module of rtserver.
 FLOORS = [
-    ["errors", "limits", "clock", "metrics", "compiled", "config", "pages", "memory"],
+    ["errors", "limits", "clock", "metrics", "compiled", "config", "loop", "pages", "memory"],
     ["wire"],
     ["structs"],
     ["state"],
@@ -29,7 +29,7 @@ FLOORS = [
     ["host", "drain"],
     ["server"],
     ["demo"],
-    ["cli_token"],
+    ["cli_demo", "cli_token"],
     ["cli"],
     ["__main__"],
 ]

@@ -50,4 +50,4 @@ class SaleTerms(NamedTuple):
     @classmethod
     def of_row(cls, row: list[Any]) -> SaleTerms:
         *fields, queue = row
-        return cls(*fields, None if queue is None else QueueTerms(*queue))
+        return cls(*fields, *[None if queue is None else QueueTerms(*queue)])

@@ -1,0 +1,601 @@
+# cython: language_level=3, annotation_typing=False
+"""The book of a sale: who holds and who has bought how many of what.
+
+Owns the items with their balances, the holds with their deadlines, and what each user has. Every
+unit is in one of three places, so stock = free + held + sold for each item and in sum, and each
+movement asserts it. The book decides nothing: whether a sale is open, whether a user has a pass and
+whether a limit allows something is asked by the sale (sale.py) before it moves anything here.
+
+A hold becomes at most one order, so both are one object with one number, and their ids differ in
+their first letter. An id names the sale, the number and 64 bits that only the sale's secret gives:
+finding a hold is a look at a place in a list, and guessing one is hopeless. A hold is found at any
+age; of those that ended unsold the oldest beyond ENDED_HOLDS_KEPT are forgotten.
+
+One source, two forms: _book.pxd gives this module the types of C for its compiled form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from heapq import heappop, heappush
+from typing import Any
+
+from rtserver.errors import SOLD_OUT, RtError
+from rtserver.limits import ENDED_HOLDS_KEPT
+from rtserver.state.sales.terms import ItemTerms
+from rtserver.structs import expect
+from rtserver.structs.ordered_names import OrderedNames
+from rtserver.structs.sharded_map import ShardedMap
+
+__all__ = [
+    "CANCELLED",
+    "EXPIRED",
+    "HELD",
+    "HOLD_STATES",
+    "REFUNDED",
+    "SOLD",
+    "Book",
+    "Buyer",
+    "Hold",
+    "Item",
+    "parse_id",
+]
+
+HELD, SOLD, CANCELLED, EXPIRED, REFUNDED = range(5)
+HOLD_STATES = ("held", "sold", "cancelled", "expired", "refunded")
+
+_PAGE = 4_096  # holds a list
+_TAGS = 8  # of one digest
+
+
+class Item:
+    """One item (SKU) and where its units are."""
+
+    __slots__ = (
+        "free",
+        "held",
+        "name",
+        "per_user",
+        "quick",
+        "refusal",
+        "refusal_packed",
+        "sold",
+        "stock",
+        "terms",
+    )
+
+    def __init__(self, name: str, terms: ItemTerms) -> None:
+        self.name = name
+        self.terms = terms  # as declared; the stock may be another by now
+        self.per_user = terms.per_user
+        self.quick = terms.per_user == 0 and terms.seat is None  # what the short way can reserve
+        self.stock = terms.stock
+        self.free = terms.stock
+        self.held = 0
+        self.sold = 0
+        self.refusal: RtError | None = None  # prepared: most requests of a sale are this refusal
+        self.refusal_packed: bytes | None = None  # for the short way
+
+    def sold_out(self) -> RtError:
+        """The refusal of whoever wants more than is free."""
+        if self.refusal is None:
+            final = self.held == 0
+            hope = "and none is held" if final else f"{self.held} are held and may come back"
+            self.refusal = RtError(
+                SOLD_OUT,
+                f"{self.free} of {self.name!r} are free, {hope}",
+                {"item": self.name, "free": self.free, "final": final},
+            )
+        return self.refusal
+
+    def _moved(self) -> None:
+        self.refusal = None
+        self.refusal_packed = None
+        assert (
+            self.free >= 0
+            and self.held >= 0
+            and self.sold >= 0
+            and self.stock == self.free + self.held + self.sold
+        ), f"{self.name}: {self.stock} is not {self.free} + {self.held} + {self.sold}"
+
+
+class Hold:
+    """Units of some items for one user until a deadline; then an order, or gone."""
+
+    __slots__ = (
+        "amounts",
+        "ended_at",
+        "expires_at",
+        "items",
+        "moved",
+        "number",
+        "reference",
+        "refunds",
+        "reserved_at",
+        "state",
+        "tag",
+        "user",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        tag: int,
+        user: str,
+        items: tuple[Item, ...],
+        amounts: tuple[int, ...],
+        reserved_at: int,
+        expires_at: int,
+    ) -> None:
+        self.number = number
+        self.tag = tag
+        self.user = user
+        self.items = items
+        self.amounts = amounts
+        self.state = HELD
+        self.moved = False  # its deadline is another than at first
+        self.reserved_at = reserved_at
+        self.expires_at = expires_at
+        self.ended_at = 0
+        self.reference: str | None = None
+        # [[{item: units}, reference, at, restocked]] of an order
+        self.refunds: list[list[Any]] | None = None
+
+    def basket(self) -> dict[str, int]:
+        """{item: units}"""
+        return {item.name: n for item, n in zip(self.items, self.amounts, strict=True)}
+
+    def units(self) -> int:
+        return sum(self.amounts)
+
+    def refunded(self) -> dict[str, int]:
+        """{item: units} of all refunds together."""
+        total: dict[str, int] = {}
+        for items, *_ in self.refunds or ():
+            for name, n in items.items():
+                total[name] = total.get(name, 0) + n
+        return total
+
+
+class Buyer:
+    """What one user has: open holds, orders, and how many units count against the limits."""
+
+    __slots__ = ("held", "orders", "taken", "taken_of")
+
+    def __init__(self) -> None:
+        self.taken = 0  # units held or sold, and not refunded
+        self.held: list[Hold] = []
+        self.orders: list[int] = []  # numbers of holds, oldest first
+        self.taken_of: dict[
+            str, int
+        ] = {}  # the same as `taken`, of items with a limit of their own
+
+
+class Book:
+    """`sale` is the number of its sale; `secret` (16 to 64 bytes) makes the ids of holds
+    unguessable. The sale says in `quick`, `per_user` and `hold_ms` what the short way of a reserve
+    has to know of it."""
+
+    __slots__ = (
+        "_due",
+        "_late",
+        "_names",
+        "_prefix",
+        "_secret",
+        "_tag_block",
+        "_tags",
+        "buyers",
+        "ended",
+        "free",
+        "held",
+        "hold_ms",
+        "holds",
+        "holds_max",
+        "items",
+        "last_number",
+        "order_pages",
+        "orders",
+        "pages",
+        "per_user",
+        "quick",
+        "sale",
+        "sequence",
+        "sold",
+        "sold_out_refusals",
+        "stock",
+    )
+
+    def __init__(self, sale: int, secret: bytes) -> None:
+        self.sale = sale
+        self.quick = False  # the sale is open, and has no queue
+        self.per_user = 0
+        self.hold_ms = 0
+        self.holds_max = -1  # -1: as many as there is memory for
+        self.items: ShardedMap[Item] = ShardedMap()
+        self.sequence: list[Item] = []  # the items in the order of their declaration
+        self.buyers: ShardedMap[Buyer] = ShardedMap()
+        self.stock = 0
+        self.free = 0
+        self.held = 0
+        self.sold = 0
+        self.holds = 0  # that are open
+        self.last_number = 0  # of a hold
+        self.orders = 0
+        self.order_pages: list[list[int]] = [[]]  # numbers of holds in the order of their sale
+        self.sold_out_refusals = 0  # of the short way, since somebody asked; no state
+        self._names = OrderedNames()
+        self.pages: list[list[Hold | None]] = [[None]]  # by number; there is no number 0
+        self._due: deque[Hold] = deque()  # by (expires_at, number), but those that moved
+        self._late: list[tuple[int, int, Hold]] = []  # a heap of those, and of others out of order
+        self.ended: deque[int] = deque()  # numbers of holds that were not sold, by when they ended
+        self._prefix = f"{sale:x}-"
+        self._secret = secret
+        self._tag_block = -1
+        self._tags = b""
+
+    # --- items ---
+
+    def add_item(self, name: str, terms: ItemTerms) -> Item:
+        item = Item(name, terms)
+        self.items.insert(name, item)
+        self.sequence.append(item)
+        self._names.add(name)
+        self.stock += item.stock
+        self.free += item.stock
+        return item
+
+    def restock(self, item: Item, units: int) -> None:
+        """`units` may be below 0: so many free ones are taken away."""
+        item.stock += units
+        item.free += units
+        item._moved()
+        self.stock += units
+        self.free += units
+
+    def item_names(self, after: str | None, limit: int) -> list[str]:
+        return self._names.page("", after, limit)
+
+    # --- holds ---
+
+    def tag_of(self, number: int) -> int:
+        """64 bits that only the secret gives; eight numbers share one digest."""
+        block = number // _TAGS
+        if block != self._tag_block:
+            self._tags = hashlib.blake2b(
+                block.to_bytes(8, "big"), key=self._secret, digest_size=8 * _TAGS
+            ).digest()
+            self._tag_block = block
+        place = 8 * (number - block * _TAGS)
+        return int.from_bytes(self._tags[place : place + 8], "big")
+
+    def id_of(self, hold: Hold, kind: str) -> str:
+        """`kind`: h of a hold, o of an order."""
+        return f"{kind}{self._prefix}{hold.number:x}-{hold.tag:016x}"
+
+    def find(self, number: int, tag: int) -> Hold | None:
+        """The hold of an id; None where there is none, or it was forgotten."""
+        if not 0 < number <= self.last_number:
+            return None
+        hold = self.pages[number // _PAGE][number % _PAGE]
+        return hold if hold is not None and hold.tag == tag else None
+
+    def at(self, number: int) -> Hold:
+        """A hold that is known to be there."""
+        hold = self.pages[number // _PAGE][number % _PAGE]
+        assert hold is not None, f"hold {number} is gone"
+        return hold
+
+    def buyer(self, user: str) -> Buyer:
+        buyer = self.buyers.get(user)
+        if buyer is None:
+            buyer = Buyer()
+            self.buyers.insert(user, buyer)
+        return buyer
+
+    def reserve(
+        self,
+        now: int,
+        user: str,
+        items: tuple[Item, ...],
+        amounts: tuple[int, ...],
+        expires_at: int,
+    ) -> Hold:
+        """Free units become held ones."""
+        hold = self.new_hold(self.last_number + 1, user, items, amounts, now, expires_at)
+        self.hold_units(self.buyer(user), hold)
+        self.expect_expiry(hold)
+        return hold
+
+    def new_hold(
+        self,
+        number: int,
+        user: str,
+        items: tuple[Item, ...],
+        amounts: tuple[int, ...],
+        reserved_at: int,
+        expires_at: int,
+    ) -> Hold:
+        """A hold in its place, whose units are not held yet; numbers in between are forgotten."""
+        while self.last_number + 1 < number:
+            self.put(self.last_number + 1, None)
+        hold = Hold(number, self.tag_of(number), user, items, amounts, reserved_at, expires_at)
+        self.put(number, hold)
+        return hold
+
+    def put(self, number: int, hold: Hold | None) -> None:
+        """The hold of the next number; None for one that is forgotten."""
+        if len(self.pages[-1]) == _PAGE:
+            self.pages.append([])
+        self.pages[-1].append(hold)
+        self.last_number = number
+
+    def skip_to(self, number: int) -> None:
+        """Numbers below this one that are not there are of holds that are forgotten."""
+        while self.last_number + 1 < number:
+            self.put(self.last_number + 1, None)
+
+    def hold_units(self, buyer: Buyer, hold: Hold) -> None:
+        for place in range(len(hold.items)):
+            item = hold.items[place]
+            n = hold.amounts[place]
+            item.free -= n
+            item.held += n
+            item._moved()
+            self.free -= n
+            self.held += n
+            self.take(buyer, item, n)
+        buyer.held.append(hold)
+        self.holds += 1
+
+    def give_back(self, hold: Hold, state: int, now: int) -> None:
+        """Held units become free; the hold ended as CANCELLED or EXPIRED."""
+        self._unhold(hold)
+        hold.state = state
+        hold.ended_at = now
+        self.ended.append(hold.number)
+        if len(self.ended) > ENDED_HOLDS_KEPT:
+            self._forget_oldest()
+
+    def _unhold(self, hold: Hold) -> None:
+        """Its units are free again, and nobody's."""
+        buyer = self.buyers.get(hold.user)
+        assert buyer is not None, f"who holds {hold.number} is not known"
+        for place in range(len(hold.items)):
+            item = hold.items[place]
+            n = hold.amounts[place]
+            item.free += n
+            item.held -= n
+            item._moved()
+            self.free += n
+            self.held -= n
+            self._untake(buyer, item, n)
+        self._let_go(hold.user, buyer, hold)
+
+    def take(self, buyer: Buyer, item: Item, n: int) -> None:
+        """So many units count against the limits of a buyer."""
+        buyer.taken += n
+        if item.per_user:
+            buyer.taken_of[item.name] = buyer.taken_of.get(item.name, 0) + n
+
+    def _untake(self, buyer: Buyer, item: Item, n: int) -> None:
+        buyer.taken -= n
+        if item.per_user:
+            buyer.taken_of[item.name] -= n
+
+    def _let_go(self, user: str, buyer: Buyer, hold: Hold) -> None:
+        """The hold is open no more; of a user who has nothing nothing is kept."""
+        buyer.held.remove(hold)
+        self.holds -= 1
+        if not buyer.held and not buyer.orders:
+            self.buyers.pop(user)
+
+    def _forget_oldest(self) -> None:
+        number = self.ended.popleft()
+        hold = self.pages[number // _PAGE][number % _PAGE]
+        if hold is not None and (hold.state == CANCELLED or hold.state == EXPIRED):
+            self.pages[number // _PAGE][number % _PAGE] = None
+
+    def replace(self, hold: Hold, items: tuple[Item, ...], amounts: tuple[int, ...]) -> None:
+        """Another basket under the same id and deadline. What it held is free before the new
+        units are taken, so the caller has asked whether there are enough of both."""
+        self._unhold(hold)
+        hold.items = items
+        hold.amounts = amounts
+        self.hold_units(self.buyer(hold.user), hold)
+
+    def split(self, hold: Hold, amounts: dict[str, int]) -> dict[str, int]:
+        """Keeps a part of a basket in the hold, and frees the rest, which is the answer."""
+        rest: dict[str, int] = {}
+        buyer = self.buyers.get(hold.user)
+        assert buyer is not None, f"who holds {hold.number} is not known"
+        items: list[Item] = []
+        kept: list[int] = []
+        for place in range(len(hold.items)):
+            item = hold.items[place]
+            n = hold.amounts[place]
+            keeps = amounts.get(item.name, 0)
+            if keeps:
+                items.append(item)
+                kept.append(keeps)
+            if keeps < n:
+                rest[item.name] = n - keeps
+                item.free += n - keeps
+                item.held -= n - keeps
+                item._moved()
+                self.free += n - keeps
+                self.held -= n - keeps
+                self._untake(buyer, item, n - keeps)
+        hold.items = tuple(items)
+        hold.amounts = tuple(kept)
+        return rest
+
+    def sell(self, hold: Hold, now: int, reference: str | None) -> None:
+        """Held units become sold ones."""
+        buyer = self.buyers.get(hold.user)
+        assert buyer is not None, f"who holds {hold.number} is not known"
+        for place in range(len(hold.items)):
+            item = hold.items[place]
+            n = hold.amounts[place]
+            item.held -= n
+            item.sold += n
+            item._moved()
+            self.held -= n
+            self.sold += n
+        buyer.held.remove(hold)
+        self.holds -= 1
+        self._order(buyer, hold, now, reference)
+
+    def retake(self, hold: Hold, now: int, reference: str | None) -> None:
+        """Units of an expired hold, which are free, become sold ones."""
+        buyer = self.buyer(hold.user)
+        for place in range(len(hold.items)):
+            item = hold.items[place]
+            n = hold.amounts[place]
+            item.free -= n
+            item.sold += n
+            item._moved()
+            self.free -= n
+            self.sold += n
+            self.take(buyer, item, n)
+        self._order(buyer, hold, now, reference)
+
+    def _order(self, buyer: Buyer, hold: Hold, now: int, reference: str | None) -> None:
+        hold.state = SOLD
+        hold.ended_at = now
+        hold.reference = reference
+        self.note_order(buyer, hold.number)
+
+    def note_order(self, buyer: Buyer, number: int) -> None:
+        """The next order, in the order of their sale."""
+        buyer.orders.append(number)
+        self.orders += 1
+        self.order_pages[-1].append(number)
+        if len(self.order_pages[-1]) == _PAGE:
+            self.order_pages.append([])
+
+    def refund(
+        self, hold: Hold, amounts: dict[str, int], now: int, reference: str | None, restock: bool
+    ) -> None:
+        """Sold units become free ones, or leave the stock."""
+        buyer = self.buyers.get(hold.user)
+        assert buyer is not None, f"who bought {hold.number} is not known"
+        for item in hold.items:
+            n = amounts.get(item.name, 0)
+            if not n:
+                continue
+            item.sold -= n
+            self.sold -= n
+            if restock:
+                item.free += n
+                self.free += n
+            else:
+                item.stock -= n
+                self.stock -= n
+            item._moved()
+            self._untake(buyer, item, n)
+        if hold.refunds is None:
+            hold.refunds = []
+        hold.refunds.append([amounts, reference, now, restock])
+        if sum(hold.refunded().values()) == hold.units():
+            hold.state = REFUNDED
+
+    def order_numbers(self, after: int, limit: int) -> list[int]:
+        """Numbers of the holds that became orders, from the place `after` on."""
+        found: list[int] = []
+        limit = min(limit, self.orders - after)
+        while len(found) < limit:
+            page, skipped = divmod(after + len(found), _PAGE)
+            found += self.order_pages[page][skipped : skipped + limit - len(found)]
+        return found
+
+    # --- deadlines ---
+
+    def expect_expiry(self, hold: Hold) -> None:
+        if self._due and self._due[-1].expires_at > hold.expires_at:
+            self._await_moved(hold)
+        else:
+            self._due.append(hold)
+
+    def _await_moved(self, hold: Hold) -> None:
+        hold.moved = True
+        heappush(self._late, (hold.expires_at, hold.number, hold))
+
+    def extend(self, hold: Hold, expires_at: int) -> None:
+        hold.expires_at = expires_at
+        self._await_moved(hold)
+
+    def next_due(self) -> Hold | None:
+        """The open hold that expires first, by (deadline, number)."""
+        due = self._due
+        while due and (due[0].state != HELD or due[0].moved):
+            due.popleft()
+        late = self._late
+        while late and (late[0][2].state != HELD or late[0][0] != late[0][2].expires_at):
+            heappop(late)
+        if not late:
+            return due[0] if due else None
+        moved = late[0][2]
+        if not due:
+            return moved
+        first = due[0]
+        if (first.expires_at, first.number) < (moved.expires_at, moved.number):
+            return first
+        return moved
+
+    # --- memory ---
+
+    def release(self, entries_max: int) -> bool:
+        """Frees a slice; True when nothing is left. From the first call on the book may only be
+        released further."""
+        for queue in (self._due, self._late, self.ended, self.sequence):
+            for _ in range(min(entries_max, len(queue))):
+                queue.pop()
+        del self.pages[-1:]
+        del self.order_pages[-1:]
+        done = not (self._due or self._late or self.sequence or self.pages or self.order_pages)
+        done = self.buyers.release(entries_max) and done
+        done = self.items.release(entries_max) and done
+        done = self._names.release(entries_max) and done
+        return done
+
+    def check(self) -> None:
+        """Raises StructureBroken unless balances, holds and buyers agree. O(n)."""
+        held: dict[str, int] = {}
+        sold: dict[str, int] = {}
+        taken: dict[str, int] = {}
+        for number in range(1, self.last_number + 1):
+            hold = self.pages[number // _PAGE][number % _PAGE]
+            if hold is None or hold.state == CANCELLED or hold.state == EXPIRED:
+                continue
+            refunded = hold.refunded()
+            for name, units in hold.basket().items():
+                n = units - refunded.get(name, 0)
+                into = held if hold.state == HELD else sold
+                into[name] = into.get(name, 0) + n
+                taken[hold.user] = taken.get(hold.user, 0) + n
+        for name, item in self.items.items():
+            item._moved()
+            expect(item.held == held.get(name, 0), f"{name}: held differs from its holds")
+            expect(item.sold == sold.get(name, 0), f"{name}: sold differs from its orders")
+        for field in ("stock", "free", "held", "sold"):
+            total = sum(getattr(item, field) for _, item in self.items.items())
+            expect(getattr(self, field) == total, f"{field} is not the sum of the items'")
+        for user, buyer in self.buyers.items():
+            expect(buyer.taken == taken.get(user, 0), f"{user!r} has another number of units")
+            expect(bool(buyer.held or buyer.orders), f"{user!r} has nothing")
+        self._names.check()
+
+
+def parse_id(text: str) -> tuple[str, int, int, int] | None:
+    """(kind, sale, number, tag) of the id of a hold (kind h) or an order (kind o)."""
+    parts = text[1:].split("-")
+    if text[:1] not in ("h", "o") or len(parts) != 3 or len(parts[2]) != 16:
+        return None
+    try:
+        sale, number, tag = (int(part, 16) for part in parts)
+    except ValueError:
+        return None
+    if text[1:] != f"{sale:x}-{number:x}-{tag:016x}":
+        return None
+    return text[0], sale, number, tag
