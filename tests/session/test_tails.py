@@ -48,7 +48,9 @@ class ListTail(Tail):
         self._lists.reads += 1
         values = self._lists.all[self._name][1]
         rows = enumerate(values[after : min(upto, after + limit)], after + 1)
-        return [Message(f"$list:{self._name}", seq, 5, pack(value), None, None) for seq, value in rows]
+        return [
+            Message(f"$list:{self._name}", seq, 5, pack(value), None, None) for seq, value in rows
+        ]
 
 
 @pytest.fixture
@@ -244,7 +246,9 @@ def test_a_list_that_is_no_more_ends_its_subscriptions(world, lists):
     for _ in range(2):
         assert world.watches.due_in(world.now) == 0
         world.advance(0)
-    ends = [told or [frame[1:] for frame in peer.take()] for told, peer in zip(ends, peers)]
+    ends = [
+        told or [frame[1:] for frame in peer.take()] for told, peer in zip(ends, peers, strict=True)
+    ]
     for end in ends:
         ((method, params),) = end
         assert method == "unsubscribed"
