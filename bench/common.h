@@ -1,4 +1,4 @@
-/* What load.c and sockets.c have in common: ends with a message, the clock, histograms of times,
+/* What the programs here have in common: ends with a message, the clock, histograms of times,
  * files, the supply of batches, and what a process had of its core.
  *
  * FILE of batches: records of three little-endian u32 (bytes, replies it brings, publishes in

@@ -30,6 +30,7 @@ __all__ = [
     "Rounds",
     "Shape",
     "WrongState",
+    "alternate",
     "canned",
     "check_counters",
     "check_members",
@@ -95,6 +96,7 @@ class Load:
     audience: Audience | None = None
     rate: float | None = None  # batches a second: open loop
     count: Callable[[Outcome], int] = lambda outcome: outcome.replies
+    expected: bytes = b""  # how replies begin that are to be refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +135,33 @@ def contest(
     check: Check | None = None,
 ) -> Rounds:
     """The rounds by subject. `loads` is what a subject gets; `check` sees each round of ours."""
+
+    def one(subject: str, peer: Rtserver | Redis) -> Round:
+        load = loads(subject)
+        outcome = run.generator.run(plan(run, subject, peer, load))
+        return Round(outcome, load.count(outcome))
+
+    return alternate(run, title, peers, one, check)
+
+
+def alternate(
+    run: Run,
+    title: str,
+    peers: Peers,
+    one: Callable[[str, Rtserver | Redis], Round],
+    check: Check | None = None,
+) -> Rounds:
+    """The same of rounds that are made in another way: `one` makes that of a subject."""
     rounds: Rounds = {subject: [] for subject, _ in peers.items()}
     for number in range(1 - run.warmups, run.rounds + 1):
         for subject, peer in peers.items():
-            done = _round(run, subject, peer, loads(subject))
+            done = one(subject, peer)
             run.say(f"{title}, round {number}, {subject}: {done.rate:,.0f}/s")
             if subject == OURS and check is not None:
                 check(done)
             if number > 0:
                 rounds[subject].append(done)
     return rounds
-
-
-def _round(run: Run, subject: str, peer: Rtserver | Redis, load: Load) -> Round:
-    outcome = run.generator.run(plan(run, subject, peer, load))
-    return Round(outcome, load.count(outcome))
 
 
 def plan(run: Run, subject: str, peer: Rtserver | Redis | Canned, load: Load) -> Plan:
@@ -162,6 +176,7 @@ def plan(run: Run, subject: str, peer: Rtserver | Redis | Canned, load: Load) ->
         load.rate,
         load.audience,
         peer.pid,
+        load.expected,
     )
 
 

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
@@ -27,7 +28,7 @@ _SILENCE_S = 30  # without any reply: something is broken
 _READ_BYTES = 256 * 1024
 _REFUSED = 3  # exit status
 _OK_AT = 3  # in the body of a reply: nil where an error would be
-_NIL = 0xC0
+_WITHOUT_ERROR = b"\xc0"  # nil
 
 CountReplies = Callable[[bytes], tuple[int, int]]  # -> complete replies, bytes they take
 
@@ -36,8 +37,8 @@ class Refused(Exception):
     """The peer refused a request."""
 
 
-def count_frames(data: bytes) -> tuple[int, int]:
-    """Walks from length to length."""
+def count_frames(data: bytes, expected: bytes = _WITHOUT_ERROR) -> tuple[int, int]:
+    """Walks from length to length. What each reply holds where an error would be begins so."""
     length_at = HEADER.unpack_from
     size = len(data)
     count = stop = 0
@@ -45,20 +46,32 @@ def count_frames(data: bytes) -> tuple[int, int]:
         after = stop + HEADER_BYTES + length_at(data, stop)[0]
         if after > size:
             break
-        if data[stop + HEADER_BYTES + _OK_AT] != _NIL:
+        if not data.startswith(expected, stop + HEADER_BYTES + _OK_AT):
             raise Refused(data[stop:after].decode(errors="replace"))
         stop = after
         count += 1
     return count, stop
 
 
-def count_lines(data: bytes) -> tuple[int, int]:
-    """Counts replies of redis; none of its integers is negative here, so a minus is an error."""
+def count_lines(data: bytes, expected: bytes = b"") -> tuple[int, int]:
+    """Counts replies of redis; none of its integers is negative unless expected, so a minus is an
+    error."""
+    if expected:
+        return _expected_lines(data, expected)
     if b"$" in data:
         return _walk_lines(data)
     if b"-" in data:
         raise Refused(data.decode(errors="replace"))
     return data.count(b"\n"), data.rfind(b"\n") + 1
+
+
+def _expected_lines(data: bytes, expected: bytes) -> tuple[int, int]:
+    stop = data.rfind(b"\n") + 1
+    lines = data[:stop].split(b"\n")[:-1]
+    for line in lines:
+        if not line.startswith(expected):
+            raise Refused(line.decode(errors="replace"))
+    return len(lines), stop
 
 
 def _walk_lines(data: bytes) -> tuple[int, int]:
@@ -162,7 +175,11 @@ def _quantile_us(ordered: list[float], share: float) -> float:
 
 def _send(options: argparse.Namespace) -> dict[str, float]:
     batches = list(_read_batches(options.batches))
-    count = count_lines if options.framing == "resp" else count_frames
+    count: CountReplies = count_lines if options.framing == "resp" else count_frames
+    if options.expect is not None:
+        expected = options.expect.read_bytes()
+        is_resp = options.framing == "resp"
+        count = partial(count_lines if is_resp else count_frames, expected=expected)
     with selectors.DefaultSelector() as selector:
         for _ in range(options.connections):
             address = options.host, options.port
@@ -204,6 +221,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, choices=[0.0])
     parser.add_argument("--spin")
     parser.add_argument("--watch", type=int)
+    parser.add_argument("--expect", type=Path)
     gc.disable()
     try:
         sys.stdout.write(json.dumps(_send(parser.parse_args())) + "\n")

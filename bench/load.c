@@ -2,7 +2,7 @@
  * took; and the peer that answers without thought, which shows what the generator reaches alone.
  *
  *   load send --host H --port P --batches FILE --framing frames|resp --connections N --window W
- *             [--seconds S] [--rate R] [--spin 1] [--watch PID]
+ *             [--seconds S] [--rate R] [--spin 1] [--watch PID] [--expect FILE]
  *             [--subscribers N --subscribe FILE [--push-bytes B]]
  *   load canned --request-bytes N --reply FILE
  *
@@ -21,6 +21,9 @@
  * With --spin 1 it asks for replies again and again rather than sleep until there are some: on a
  * core of its own that keeps the time of its own waking out of every measure.
  *
+ * With --expect every reply begins with the bytes of FILE, a frame behind its length and id; without
+ * it none may be an error. What begins otherwise was refused.
+ *
  * Subscribers only receive. No more than the windows' requests may be published and not yet
  * delivered to all of them, so the peer's output is bounded, and a run ends when the last message
  * has arrived everywhere: one that is lost is a failure, not a higher rate.
@@ -31,22 +34,16 @@
  */
 #define _GNU_SOURCE
 #include "common.h"
+#include "round.h"
 #include <getopt.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <arpa/inet.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <signal.h>
 
 enum {
-    READ_BYTES = 256 * 1024, /* of one receive */
-    KEPT_BYTES = 256,        /* of a reply whose beginning came at the end of a receive */
-    HEAD_BYTES = 8,          /* of a frame: u32 length, array of 4, kind, id of one byte, error */
-    WAYS = 1 << 16,          /* batches under way on a connection in open loop, at most */
-    EVENTS = 1024,
+    KEPT_BYTES = 256, /* of a reply whose beginning came at the end of a receive */
+    WAYS = 1 << 16,   /* batches under way on a connection in open loop, at most */
 };
 
 /* --- one connection --- */
@@ -72,22 +69,14 @@ static int port, poller, watched;
 static bool is_resp, spins;
 static uint32_t window, connection_count, subscriber_count, push_bytes;
 static struct connection *connections; /* those that send, then the subscribers */
+static const char *expected; /* how replies begin; NULL: without an error */
+static size_t expected_bytes;
 static uint64_t replies, deliveries, published, sent_batches, busy, idle_ns;
 static volatile sig_atomic_t was_stopped;
 
 static void watch(struct connection *c, int operation, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = c};
     if (epoll_ctl(poller, operation, c->fd, &event) < 0) die(1, "epoll: %s", strerror(errno));
-}
-
-static void dial(struct connection *c) {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    int yes = 1;
-    if (inet_pton(AF_INET, host, &to.sin_addr) != 1) die(1, "%s: is no IPv4 address", host);
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&to, sizeof to) < 0)
-        die(1, "connecting to %s:%d: %s", host, port, strerror(errno));
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
 }
 
 static void flush(struct connection *c) {
@@ -138,15 +127,24 @@ static void settle(struct connection *c, uint32_t count) {
 
 /* --- what comes back. Each returns how many of `bytes` it took and adds to *count --- */
 
+/* Whether a frame begins as it should, as far as it came; it came to its error. */
+static bool is_expected(const char *reply, size_t bytes) {
+    if (reply[4] != (char)0x94 || reply[5] != 1) return false;
+    if (!expected) return reply[ERROR_AT] == (char)0xc0;
+    size_t came = bytes - ERROR_AT;
+    return !memcmp(reply + ERROR_AT, expected, came < expected_bytes ? came : expected_bytes);
+}
+
 static size_t walk_frames(struct connection *c, const char *data, size_t bytes, uint32_t *count) {
     const char *at = data, *end = data + bytes;
     while (at < end) {
         if (!c->skip) {
             const unsigned char *head = (const unsigned char *)at;
-            if (end - at < HEAD_BYTES) break;
+            size_t came = (size_t)(end - at);
+            if (came < HEAD_BYTES) break;
             c->skips_push = head[4] == 0x93 && head[5] == 2;
-            if (!c->skips_push && (head[4] != 0x94 || head[5] != 1 || head[7] != 0xc0))
-                refuse(at, (size_t)(end - at));
+            if (!c->skips_push && !is_expected(at, came)) refuse(at, came);
+            if (!c->skips_push && came < ERROR_AT + expected_bytes) break;
             c->skip = 4 + ((uint64_t)head[0] << 24 | head[1] << 16 | head[2] << 8 | head[3]);
         }
         if (c->skip > (uint64_t)(end - at)) {
@@ -177,6 +175,9 @@ static size_t walk_resp(struct connection *c, const char *data, size_t bytes, ui
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         if (*at == '-' || !memchr(":+$", *at, 3)) refuse(at, (size_t)(end - at));
         if (!stop) break;
+        if (expected
+            && ((size_t)(stop - at) < expected_bytes || memcmp(at, expected, expected_bytes)))
+            refuse(at, (size_t)(end - at));
         if (*at == '$' && at[1] != '-') c->skip = (uint64_t)strtoull(at + 1, NULL, 10) + 2;
         else ++*count; /* :integer, +status, or $-1, which is nil */
         at = stop + 1;
@@ -243,7 +244,7 @@ static void open_connections(uint32_t ring) {
     if (!connections || poller < 0) die(1, "no room for connections");
     for (size_t i = 0; i < all; i++) {
         struct connection *c = &connections[i];
-        dial(c);
+        c->fd = dial(host, port);
         c->subscribes = i >= connection_count;
         if (c->subscribes) subscribe(c, request, bytes);
         else {
@@ -341,16 +342,10 @@ static int send_load(const char *batches_path, double seconds, double rate) {
     double took_s = (double)run(seconds, rate) / 1e9;
     read_schedule(watched, &ran[1], &waited[1]);
     double used_s = spins ? took_s - (double)idle_ns / 1e9 : processor_s() - before_s;
-    printf("{\"replies\": %llu, \"batches\": %llu, \"deliveries\": %llu, \"seconds\": %.6f,"
-           " \"p50_us\": %.2f, \"p90_us\": %.2f, \"p99_us\": %.2f, \"p999_us\": %.2f,"
-           " \"max_us\": %.2f, \"late_p99_us\": %.2f, \"busy_share\": %.4f,"
-           " \"peer_ran_s\": %.6f, \"peer_waited_s\": %.6f}\n",
-           (unsigned long long)replies, (unsigned long long)sent_batches,
-           (unsigned long long)deliveries, took_s, quantile_us(&times, 0.5),
-           quantile_us(&times, 0.9), quantile_us(&times, 0.99), quantile_us(&times, 0.999),
-           (double)times.max / 1e3, quantile_us(&lateness, 0.99),
-           used_s / (took_s > 0 ? took_s : 1), (double)(ran[1] - ran[0]) / 1e9,
-           (double)(waited[1] - waited[0]) / 1e9);
+    print_outcome(&(struct outcome){
+        replies, sent_batches, deliveries, took_s, used_s, (double)(ran[1] - ran[0]) / 1e9,
+        (double)(waited[1] - waited[0]) / 1e9, &times, &lateness,
+    });
     return 0;
 }
 
@@ -413,7 +408,7 @@ int main(int count, char **words) {
         {"seconds", 1, 0, 's'},    {"rate", 1, 0, 'r'},          {"subscribers", 1, 0, 'n'},
         {"subscribe", 1, 0, 'u'},  {"push-bytes", 1, 0, 'm'},    {"request-bytes", 1, 0, 'q'},
         {"reply", 1, 0, 'a'},      {"spin", 1, 0, 'i'},         {"watch", 1, 0, 'o'},
-        {0, 0, 0, 0},
+        {"expect", 1, 0, 'e'},     {0, 0, 0, 0},
     };
     const char *batches_path = "", *reply_path = "";
     double seconds = 0, rate = 0;
@@ -435,6 +430,7 @@ int main(int count, char **words) {
         case 'm': push_bytes = (uint32_t)atol(optarg); break;
         case 'i': spins = atoi(optarg) != 0; break;
         case 'o': watched = atoi(optarg); break;
+        case 'e': expected = contents(optarg, &expected_bytes); break;
         case 'q': request_bytes = (size_t)atol(optarg); break;
         case 'a': reply_path = optarg; break;
         default: return 1;

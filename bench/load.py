@@ -28,6 +28,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "RequestFailed",
+    "Round",
     "Supply",
     "compiled",
 ]
@@ -68,6 +69,7 @@ class Plan:
     rate: float | None = None  # batches a second, whatever comes back; None: as replies come
     audience: Audience | None = None
     watched: int = 0  # a process, of whose time on a core the outcome tells; 0: none
+    expected: bytes = b""  # how each reply begins, a frame behind its id; empty: without an error
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ class Generator:
         }
         if plan.watched:
             options["watch"] = plan.watched
+        if plan.expected:
+            options["expect"] = self.file(plan.expected)
         if plan.audience is not None:
             options["subscribers"] = plan.audience.subscribers
             options["subscribe"] = self.file(plan.audience.request)

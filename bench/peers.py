@@ -226,12 +226,21 @@ class Redis(Server):
                 raise RuntimeError(f"redis-server did not start; see {options['logfile']}")
             time.sleep(_LOADING_POLL_S)
 
+    def ask(self, *words: str) -> str:
+        """One command and its answer: an integer, a status or bytes, as text. Raises RuntimeError
+        for an error."""
+        with socket.create_connection(self.address, timeout=_ANSWER_S) as connection:
+            connection.sendall(command(*words))
+            answers = connection.makefile("rb")
+            line = answers.readline().decode().rstrip()
+            if not line or line.startswith("-"):
+                raise RuntimeError(f"{words[0]}: {line or 'closed'}")
+            return answers.read(int(line[1:])).decode() if line.startswith("$") else line[1:]
+
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(self.address, timeout=_ANSWER_S) as connection:
-                connection.sendall(command("PING"))
-                return connection.recv(64) == b"+PONG\r\n"
-        except ConnectionError:
+            return self.ask("PING") == "PONG"
+        except (ConnectionError, RuntimeError):  # nobody there, or it loads still
             return False
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "add_many",
     "added",
     "deleted",
+    "in_batches",
     "increments",
     "members",
     "mixed",
@@ -99,14 +100,16 @@ def increments(subject: str, keys: int, depth: int, ack: str | None = None) -> I
     """Increments by one of `keys` counters, each equally often, in random order."""
     options = {"ack": ack} if ack and subject != THEIRS else {}
     requests = (_add(subject, n, key, **options) for n, key in enumerate(_shuffled(keys, depth)))
-    return _batches(requests, depth)
+    return in_batches(requests, depth)
 
 
 def vectors(keys: int, items: int, depth: int) -> Iterator[Batch]:
     """The same increments, `items` of them in one counter.add_many."""
     order = _shuffled(keys, items)
     groups = iter(lambda: [(name_of(key), 1) for key in islice(order, items)], [])
-    return _batches((frame(n, "counter.add_many", group) for n, group in enumerate(groups)), depth)
+    return in_batches(
+        (frame(n, "counter.add_many", group) for n, group in enumerate(groups)), depth
+    )
 
 
 def _shuffled(keys: int, least: int) -> Iterator[int]:
@@ -125,13 +128,13 @@ def moves(subject: str, count: int, draws: int, depth: int) -> Iterator[Batch]:
         _submit(subject, n, draw.randrange(count), draw.getrandbits(_SCORE_BITS))
         for n in range(draws)
     )
-    return _batches(requests, depth)
+    return in_batches(requests, depth)
 
 
 def ranks(subject: str, count: int, draws: int, depth: int) -> Iterator[Batch]:
     """Ranks of random members."""
     draw = random.Random(_SEED + 2)
-    return _batches((_rank(subject, n, draw.randrange(count)) for n in range(draws)), depth)
+    return in_batches((_rank(subject, n, draw.randrange(count)) for n in range(draws)), depth)
 
 
 def publishes(subject: str, depth: int) -> Iterator[Batch]:
@@ -170,19 +173,19 @@ def _one_of(subject: str, n: int, kind: str, draw: random.Random, keys: int, cou
 
 def added(subject: str, count: int, keys: int, depth: int) -> Iterator[Batch]:
     """`count` increments over `keys` counters in turn."""
-    return _batches((_add(subject, n, n % keys) for n in range(count)), depth)
+    return in_batches((_add(subject, n, n % keys) for n in range(count)), depth)
 
 
 def set_values(subject: str, count: int, keys: int, depth: int) -> Iterator[Batch]:
     """`count` times counter.set over `keys` counters in turn."""
-    return _batches((_set(subject, n, n % keys) for n in range(count)), depth)
+    return in_batches((_set(subject, n, n % keys) for n in range(count)), depth)
 
 
 def submitted(subject: str, count: int, keys: int, depth: int) -> Iterator[Batch]:
     """`count` random scores of `keys` members of one board in turn."""
     score = random.Random(_SEED).getrandbits
     requests = (_submit(subject, n, n % keys, score(_SCORE_BITS)) for n in range(count))
-    return _batches(requests, depth)
+    return in_batches(requests, depth)
 
 
 def members(subject: str, count: int) -> Iterator[Batch]:
@@ -198,7 +201,7 @@ def members(subject: str, count: int) -> Iterator[Batch]:
         )
         for group in _groups(count)
     )
-    return _batches(requests, 1)
+    return in_batches(requests, 1)
 
 
 def submit_many(count: int) -> Iterator[Batch]:
@@ -208,27 +211,27 @@ def submit_many(count: int) -> Iterator[Batch]:
         frame(0, "board.submit_many", BOARD, [(name_of(n), score(_SCORE_BITS)) for n in group])
         for group in _groups(count)
     )
-    return _batches(requests, 1)
+    return in_batches(requests, 1)
 
 
 def add_many(count: int) -> Iterator[Batch]:
     """`count` new counters, VECTOR a frame."""
     groups = _groups(count)
-    return _batches(
+    return in_batches(
         (frame(0, "counter.add_many", [(name_of(n), 1) for n in group]) for group in groups), 1
     )
 
 
 def deleted(count: int, depth: int) -> Iterator[Batch]:
     """Deletes `count` counters."""
-    return _batches((frame(n, "counter.delete", name_of(n)) for n in range(count)), depth)
+    return in_batches((frame(n, "counter.delete", name_of(n)) for n in range(count)), depth)
 
 
 def _groups(count: int) -> Iterator[range]:
     return (range(low, min(low + VECTOR, count)) for low in range(0, count, VECTOR))
 
 
-def _batches(requests: Iterable[bytes], depth: int) -> Iterator[Batch]:
+def in_batches(requests: Iterable[bytes], depth: int) -> Iterator[Batch]:
     """Requests in groups of `depth`; the last one may be smaller."""
     rest = iter(requests)
     while group := list(islice(rest, depth)):

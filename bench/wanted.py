@@ -90,6 +90,14 @@ WANTED: Mapping[tuple[str, str], Sequence[Wanted]] = {
     ("idle", "share of a core"): _at_most(5),
     ("resume", "10,000 sessions resumed"): _at_most(3),
     ("resume", "history reads of a channel"): _at_most(1),
+    ("sale-soldout", "refusals"): [_at_least(1_000_000)],
+    ("sale-pairs", "pairs"): [_at_least(200_000), Wanted(4.0)],
+    ("sale-synced", "reserves"): [_at_least(20_000)],
+    ("sale-synced", "reserve, p99"): _at_most(200),
+    ("sale-queue", "joins, before the opening"): [_at_least(200_000)],
+    ("sale-queue", "joins, after the opening"): [_at_least(200_000)],
+    ("sale-queue", "memory of one who waits, before the opening"): _at_most(400),
+    ("sale-queue", "memory of one who waits, after the opening"): _at_most(400),
     **{
         ("cuts", f"{event}: {quantity}"): [wanted]
         for event in ("cuts of 2 s", "restart by SIGTERM", "restart by kill -9")

@@ -25,6 +25,7 @@ MODULES: tuple[str, ...] = (
     "rtserver.state._boards",
     "rtserver.state.sales._book",
     "rtserver.commands._journal",
+    "rtserver.commands._sale_ways",
     "rtserver.commands._express",
     "rtserver.commands._replay",
     "rtserver.transport._binary",

@@ -111,6 +111,7 @@ class Exposition(Collector):
             "channels_max": state["channels"],
             "history_total_bytes": state["history_bytes"],
             "idempotency_keys_max": state["keys"],
+            "sale_keys_max": state.get("sale_keys", 0),
             "sources_max": state["sources"],
         }
         if self._limits.memory_max:

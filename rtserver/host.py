@@ -73,6 +73,10 @@ class Host:
         self._started_ms = clock.now_ms()
         self._time_accepted = False
 
+    @property
+    def unsettled(self) -> bool:
+        return self._turn.unsettled
+
     # --- what it is and did ---
 
     def info(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ class Host:
                 "age_ms": limits.idempotency_age_ms,
                 "keys_max": limits.idempotency_keys_max,
                 "client_age_ms": limits.idempotency_client_age_ms,
+                "sale_keys_max": limits.sale_keys_max,
             },
             "limits": self.hello_limits(),
         }

@@ -295,6 +295,11 @@ class Turn:
         """What is still to be synced for a reply that waits; 0 where none does."""
         return self._unsynced[-1].seq if self._unsynced else 0
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether a reply waits for its sync, or a block for its write."""
+        return bool(self._dispatcher.waiting or self._unsynced or self._log.stalled)
+
     def _await_sync(self, seq: int) -> None:
         waiting = self._dispatcher.waiting
         if waiting:
@@ -374,7 +379,7 @@ class Turn:
 
     def _set_watch_wake(self) -> None:
         """What is watched and changed is looked at even when no bytes come."""
-        if self._router.watches and self._watch_wake is None:
+        if self._router.watches and self._watch_wake is None and not self._log.stalled:
             due_in = self._router.watches.due_in(monotonic_us() // 1_000)
             if due_in is not None:
                 self._watch_wake = self._loop.call_later(due_in / 1_000, self._awake_watches)

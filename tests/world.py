@@ -91,6 +91,10 @@ class FakeHost:
         self.dev = world.authority.dev
         self.must_prove = world.authority.must_prove
 
+    @property
+    def unsettled(self) -> bool:
+        return bool(self._world.dispatcher.waiting)
+
     def info(self) -> dict[str, Any]:
         return {"name": "rtserver"}
 
@@ -170,6 +174,7 @@ class World:
         self.blocks: list[tuple[int, list[bytes]]] = []
         self.seq = 0
         self.now = restarted_ms or START_MS
+        self.timers_per_turn = 1_000  # 0: what is due waits, as behind many others
         self.open_turn()
         self.dispatcher.issue("channel.era", ["era"])
         self.store.enforce(self.limits)
@@ -179,14 +184,14 @@ class World:
         self.pushed: list[Any] = []  # pushes that came with replies
         self._next_id = 0
 
-    def connect(self, peer: Peer, role: str = "admin") -> Connection:
+    def connect(self, peer: Peer, role: str = "admin", user: str | None = None) -> Connection:
         connection = Connection(
             1,
             frames,
             peer,
             self.limits,
             self.dirty,
-            identity=Identity(ROLES[role]),
+            identity=Identity(ROLES[role], user),
             address=None,
             now=self.now,
         )
@@ -208,7 +213,7 @@ class World:
         ctx.seed = self.seq.to_bytes(16, "big")
         ctx.draws = 0
         self.dispatcher.journal.limit = 1 << 24
-        due = self.store.timers.count_due(self.now, 1_000)
+        due = self.store.timers.count_due(self.now, self.timers_per_turn)
         if due:
             self.dispatcher.issue("timers.fire", [due])
         self.presence.expire(self.now)

@@ -17,10 +17,12 @@ from bench.workloads import (
     pubsub,
     recovery,
     resume,
+    sale,
     sdk,
     stall,
     synced,
     turns,
+    waiting,
 )
 
 __all__ = ["WORKLOADS"]
@@ -43,4 +45,8 @@ WORKLOADS: Mapping[str, Callable[[Run], Result]] = {
     "idle": idle.measure,
     "cuts": cuts.measure,
     "resume": resume.measure,
+    "sale-soldout": sale.soldout,
+    "sale-pairs": sale.pairs,
+    "sale-synced": sale.synced,
+    "sale-queue": waiting.measure,
 }

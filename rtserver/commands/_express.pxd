@@ -5,6 +5,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from rtserver.commands._journal cimport Journal
+from rtserver.commands._sale_ways cimport SaleWays
 from rtserver.state._boards cimport Outcome, PlainBoards, Score
 from rtserver.structs._names cimport NameTable
 from rtserver.structs._tally cimport Tally
@@ -24,6 +25,7 @@ cdef struct Row:
     Py_ssize_t size
     ShortWay run
     bint is_write
+    bint synced  # its reply waits for the sync unless asked otherwise
     int place  # of the name that it looks up among its parameters, from 1; 0: not one
 
 # A look-up to come.
@@ -45,6 +47,8 @@ cdef class Express:
     cdef Tally tally
     cdef NameTable names
     cdef PlainBoards boards
+    cdef SaleWays sales
+    cdef readonly int64_t refusals  # since somebody asked
     cdef Buffer out  # replies of the run that goes on; one reader of frames runs at a time
     cdef Buffer synced  # and those that wait for the sync
     cdef Buffer scratch
@@ -67,5 +71,9 @@ cdef class Express:
     cdef int _counter_get(self, Cursor *params, Buffer *out) except -1
     cdef int _counter_add(self, Cursor *params, Buffer *out) except -1
     cdef int _counter_add_many(self, Cursor *params, Buffer *out) except -1
+    cdef int _sale_reserve(self, Cursor *params, Buffer *out) except -1
+    cdef int _sale_confirm(self, Cursor *params, Buffer *out) except -1
+    cdef int _reply(self, Row *row, int64_t request_id, Cursor *params, Buffer *out) except -1
+    cdef int _refuse(self, int64_t request_id) except -1
     cdef int _add_item(self, Item *item, Buffer *out) except -1
     cdef int _write(self, Buffer *record) except -1

@@ -17,6 +17,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from rtserver.commands._journal cimport Journal
+from rtserver.commands._sale_ways cimport SaleWays
 from rtserver.state._boards cimport Outcome, PlainBoards, Score, put_score, read_score
 from rtserver.structs._names cimport Cell, NameTable
 from rtserver.structs._tally cimport LONG_WAY, NOTED, Tally
@@ -68,6 +69,9 @@ DEF NUMBER_BYTES = 9
 DEF ADDITIONS_A_COST = 8
 DEF ITEM_BYTES = 16  # of an item in a record beside its name, at most
 DEF SUBMIT_COST = 2
+DEF UNSAID = 1  # what a request may ask to wait for: nothing of its own,
+DEF SOONER = 2  # less than the sync,
+DEF SYNCED = 3  # or the sync
 
 
 @cython.final
@@ -94,6 +98,9 @@ cdef class Express:
         self._add_row(table["board.submit"], Express._board_submit, 2)
         self._add_row(table["board.submit_many"], Express._board_submit_many, 0)
         self._add_row(table["board.rank"], Express._board_rank, 2)
+        self.sales = SaleWays(store, self.journal)
+        self._add_row(table["sale.reserve"], Express._sale_reserve, 0)
+        self._add_row(table["sale.confirm"], Express._sale_confirm, 0)
 
     def __dealloc__(self):
         free_buffer(&self.out)
@@ -104,13 +111,14 @@ cdef class Express:
     cdef _add_row(self, command, ShortWay run, int place):
         cdef bytes name = command.name.encode()
         cdef Row *row = &self.rows[self.row_count]
-        if command.rank > self.rank or command.version != 1 or command.ack == "synced":
+        if command.rank > self.rank or command.version != 1:
             raise ValueError(f"the short way of {command.name} is for another row")
         self.texts.append(name)
         row.name = name
         row.size = len(name)
         row.run = run
         row.is_write = command.is_write
+        row.synced = command.ack == "synced"
         row.place = place
         self.row_count += 1
 
@@ -129,6 +137,7 @@ cdef class Express:
             self.meta = pack({"u": user})
         else:
             self.meta = pack({"u": user, "a": connection.address})
+        self.sales.enter(connection, self.now)
         return True
 
     cdef void foresee(self, Cursor body, Hint *hint) noexcept:
@@ -169,14 +178,13 @@ cdef class Express:
         """Runs a request and puts its reply into `out`, or into `synced` where that asked to
         wait for the sync; its cost, or 0, with nothing changed, for the long way. Raises
         BrokenState."""
-        cdef Buffer *out = &self.out
         cdef Cursor params
         cdef Text method
         cdef Row *row
-        cdef Py_ssize_t start, length = body.end - body.at
+        cdef Py_ssize_t length = body.end - body.at
         cdef int64_t request_id
-        cdef int cost
-        cdef bint options
+        cdef int cost, ack = UNSAID
+        cdef bint options, synced
         if length < 6 or (body.at[0] != 0x94 and body.at[0] != 0x95) or body.at[1] != 0:
             return 0
         options = body.at[0] == 0x95
@@ -192,17 +200,22 @@ cdef class Express:
             if not skip_value(&body):
                 return 0
             params.end = body.at
-            cost = _read_ack(&body)
-            if not cost or body.at != body.end:
+            ack = _read_ack(&body)
+            if not ack or body.at != body.end:
                 return 0
-            if row.is_write and cost == 2:
-                out = &self.synced
         if row.is_write and (
             not self.takes_writes
             or self.journal.bytes + length + _record_overhead > self.journal.limit
         ):
             return 0
-        start = out.size
+        synced = row.is_write and (ack == SYNCED or (ack == UNSAID and row.synced))
+        return self._reply(row, request_id, &params, &self.synced if synced else &self.out)
+
+    cdef int _reply(self, Row *row, int64_t request_id, Cursor *params, Buffer *out) except -1:
+        """Runs a command; its reply goes to `out`, a refusal, which waits for nothing, to the
+        replies that do not wait."""
+        cdef Py_ssize_t start = out.size
+        cdef int cost
         reserve(out, RESULT_BYTES)
         out.size += 4
         put_byte(out, 0x94)
@@ -210,21 +223,39 @@ cdef class Express:
         put_uint(out, <uint64_t>request_id)
         put_byte(out, 0xC0)
         try:
-            cost = row.run(self, &params, out)
+            cost = row.run(self, params, out)
         except Exception as error:
             out.size = start
             if row.is_write:  # it may have changed something already
                 raise BrokenState(f"{row.name.decode()} failed in the middle: {error!r}") from error
             raise
-        if not cost:
+        if not cost or self.sales.refusal is not None:
             out.size = start
-            return 0
-        length = out.size - start - 4
-        out.data[start] = <uint8_t>(length >> 24)
-        out.data[start + 1] = <uint8_t>(length >> 16)
-        out.data[start + 2] = <uint8_t>(length >> 8)
-        out.data[start + 3] = <uint8_t>length
+            return self._refuse(request_id) if cost else 0
+        _put_length(out, start)
         return cost
+
+    cdef int _refuse(self, int64_t request_id) except -1:
+        """The reply of a call that a short way of sales refused."""
+        cdef Buffer *out = &self.out
+        cdef Py_ssize_t start = out.size
+        cdef bytes refusal = self.sales.refusal
+        self.sales.refusal = None
+        self.refusals += 1
+        reserve(out, RESULT_BYTES + len(refusal))
+        out.size += 4
+        put_byte(out, 0x94)
+        put_byte(out, 0x01)
+        put_uint(out, <uint64_t>request_id)
+        put_bytes(out, <const char *>refusal, len(refusal))
+        put_byte(out, 0xC0)
+        _put_length(out, start)
+        return 1
+
+    def take_refusals(self):
+        """How many calls were refused as sold out since the last question."""
+        refusals, self.refusals = self.refusals, 0
+        return refusals
 
     cdef int _find_row(self, const Text *method) noexcept nogil:
         """Its number, or -1. Requests of one kind often follow one another."""
@@ -522,6 +553,14 @@ cdef class Express:
         put_bytes(out, <const char *>_rank_error, len(_rank_error))
         return 1
 
+    # --- sales ---
+
+    cdef int _sale_reserve(self, Cursor *params, Buffer *out) except -1:
+        return self.sales.reserve(params, out)
+
+    cdef int _sale_confirm(self, Cursor *params, Buffer *out) except -1:
+        return self.sales.confirm(params, out)
+
     # --- records ---
 
     cdef int _write(self, Buffer *record) except -1:
@@ -548,14 +587,23 @@ cdef inline void _put_outcome(Buffer *out, const Outcome *done) noexcept:
     put_byte(out, 0xC3 if done.changed else 0xC2)
 
 
+cdef inline void _put_length(Buffer *out, Py_ssize_t start) noexcept nogil:
+    """Of the frame that begins there and ends here."""
+    cdef Py_ssize_t length = out.size - start - 4
+    out.data[start] = <uint8_t>(length >> 24)
+    out.data[start + 1] = <uint8_t>(length >> 16)
+    out.data[start + 2] = <uint8_t>(length >> 8)
+    out.data[start + 3] = <uint8_t>length
+
+
 cdef inline int _read_ack(Cursor *options) noexcept nogil:
-    """2: options that ask to wait for the sync, 1: for less or nothing, 0: anything else."""
+    """What options ask for: SYNCED, SOONER, UNSAID, or 0: anything but an acknowledgement."""
     cdef Text word
     if options.at == options.end:
         return 0
     if options.at[0] == 0xC0 or options.at[0] == 0x80:
         options.at += 1
-        return 1
+        return UNSAID
     if options.at[0] != 0x81:
         return 0
     options.at += 1
@@ -564,8 +612,10 @@ cdef inline int _read_ack(Cursor *options) noexcept nogil:
     if not read_text(options, &word) or word.size != 6:
         return 0
     if memcmp(word.data, b"synced", 6) == 0:
-        return 2
-    return memcmp(word.data, b"logged", 6) == 0 or memcmp(word.data, b"memory", 6) == 0
+        return SYNCED
+    if memcmp(word.data, b"logged", 6) == 0 or memcmp(word.data, b"memory", 6) == 0:
+        return SOONER
+    return 0
 
 
 cdef inline bint _is_text(const Text *text) except -1:

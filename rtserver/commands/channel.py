@@ -168,7 +168,8 @@ def subscribe_within(
     connection = ctx.connection
     _check_room(ctx, name)
     if name.startswith("$"):
-        return ctx.router.watch(connection, name, ctx.now)
+        settled = not ctx.host.unsettled
+        return ctx.router.watch(connection, name, ctx.now, since, bytes_max, settled=settled)
     if not ctx.host.keeps(name):
         return ctx.router.listen(connection, name, presence=presence)
     channel = ctx.host.open_channel(name)

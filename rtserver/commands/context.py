@@ -51,6 +51,11 @@ class Host(Protocol):
     dev: bool  # development mode: a user is believed without proof
     must_prove: bool  # who proves nothing may do nothing but that
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether a reply waits for its sync, or a block for its write: the state may show what
+        is not safe yet."""
+
     def identify(self, token: str) -> Identity:
         """Who shows this token. Raises RtError."""
 

@@ -251,7 +251,8 @@ class Dispatcher:
             coalesce = command.coalesce
             if meta is None and coalesce is not None and coalesce(journal, args, result):
                 return result
-            if ctx.draws != drawn or ctx.user is not None or meta is not None:
+            signed = ctx.user is not None or (command.signed and ctx.service is not None)
+            if signed or ctx.draws != drawn or meta is not None:
                 meta = self._meta(meta or {}, drawn, result)
             journal.add(command, args if ctx.effect is None else ctx.effect, meta)
         except RtError:
@@ -302,7 +303,7 @@ class Dispatcher:
             remembered = answers.find(ctx.now, scope, key, call)
             if remembered is not None:
                 return unpack_trusted(remembered), "synced"
-            answers.check_room(scope, key)
+            answers.check_room(scope, key, owned=command.keeper is not None)
             meta[META_KEY] = key
             meta[META_CALL] = call
         source = options.source
@@ -311,7 +312,9 @@ class Dispatcher:
             meta[META_SOURCE] = source
         result = self._write(command, args, size, ack, meta or None)
         if key is not None:
-            answers.remember(ctx.now, scope, key, meta[META_CALL], pack(result))
+            keeper = command.keeper  # asked afterwards: what was just made keeps its keys too
+            owner = None if keeper is None else keeper(self._store, args)
+            answers.remember(ctx.now, scope, key, meta[META_CALL], pack(result), owner)
         if source is not None:
             answers.advance_source(source)
         return result, ack

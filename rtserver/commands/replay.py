@@ -69,7 +69,7 @@ class Replay:
         method, version, args, *rest = record
         command = self._table.get(method)
         handler = None if command is None else command.handler_of(version)
-        if handler is None:
+        if command is None or handler is None:
             raise ReplayFailed(
                 f"record {seq} is {method!r} version {version}, which this program does not know;"
                 " it was written by a newer one: start that, or a newer version"
@@ -78,6 +78,7 @@ class Replay:
         ctx.now = now
         meta: dict[str, Any] = rest[0] if rest else {}
         ctx.user = meta.get(META_USER)
+        ctx.service = meta.get(META_SERVICE)
         ctx.address = meta.get(META_ADDRESS)
         ctx.seed, ctx.draws = meta.get(META_DRAWS) or (b"", 0)
         try:
@@ -89,15 +90,18 @@ class Replay:
             ) from error
         self._store.events.clear()
         if meta:
-            self._remember(now, meta, result)
+            self._remember(now, command, args, meta, result)
 
-    def _remember(self, now: int, meta: dict[str, Any], result: Any) -> None:
+    def _remember(
+        self, now: int, command: Command, args: list[Any], meta: dict[str, Any], result: Any
+    ) -> None:
         answers = self._store.answers
         key = meta.get(META_KEY)
         if key is not None:
             packed = meta.get(META_RESULT) or pack(result)
             scope = scope_of(meta.get(META_USER), meta.get(META_SERVICE))
-            answers.remember(now, scope, key, meta[META_CALL], packed)
+            owner = None if command.keeper is None else command.keeper(self._store, args)
+            answers.remember(now, scope, key, meta[META_CALL], packed, owner)
         source = meta.get(META_SOURCE)
         if source is not None:
             answers.advance_source(source)

@@ -272,7 +272,7 @@ def close(store: Store, ctx: Context, name: str, release: bool) -> dict[str, Any
     summary="Forgets a closed sale with its orders, its ledger and the keys it remembers.",
 )
 def delete(store: Store, ctx: Context, name: str) -> dict[str, bool]:
-    store.sales.delete(name)
+    store.answers.forget_owner(store.sales.delete(name))
     return {"deleted": True}
 
 
@@ -397,7 +397,10 @@ def reserve(
     if (items is None) == (best is None):
         raise RtError(INVALID_PARAMS, "expected either items or best", {"param": "items"})
     with sale.refusing():
+        if hold is not None:
+            ctx.need_own(sale.owner(hold), f"the hold {hold!r}")
         if best is not None:
+            sale.check_open()
             items = dict.fromkeys(stocking.best_available(sale, *best), 1)
             ctx.log_as(name, user, items, None, pass_id, hold)
         assert items is not None

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from rtserver.metrics import Metrics
 from rtserver.session.messages import message_bytes, message_map
-from rtserver.state.channels import Channel, Message
+from rtserver.session.tails import Stream
+from rtserver.state.channels import Message
 
 __all__ = ["Pages"]
 
@@ -20,7 +21,7 @@ _PAGES_MAX = 16
 
 
 class _Page(NamedTuple):
-    channel: Channel
+    stream: Stream
     released: int
     first_offset: int
     messages: list[dict[str, Any]]
@@ -38,22 +39,22 @@ class Pages:
         self._unasked: dict[tuple[str, int, int], _Page] = {}  # since the last look
 
     def read(
-        self, channel: Channel, after: int, released: int, bytes_max: int
+        self, stream: Stream, after: int, released: int, bytes_max: int
     ) -> tuple[list[dict[str, Any]], int]:
         """Released messages after an offset, of so many bytes at most, and the position after
         them. None at all where the first is larger: subscribers get it as a push. The maps are
         shared: nobody changes them."""
         if after >= released:
             return [], after
-        key = (channel.name, after, bytes_max)
+        key = (stream.name, after, bytes_max)
         page = self._pages.get(key) or self._asked_again(key)
         if (
             page is None
-            or page.channel is not channel
+            or page.stream is not stream
             or page.released != released
-            or page.first_offset != channel.history.first_offset
+            or page.first_offset != stream.history.first_offset
         ):
-            page = self._pages[key] = self._page(channel, after, released, bytes_max)
+            page = self._pages[key] = self._page(stream, after, released, bytes_max)
             if len(self._pages) > _PAGES_MAX:
                 del self._pages[next(iter(self._pages))]
         return page.messages, page.position
@@ -69,9 +70,9 @@ class Pages:
             self._pages[key] = page
         return page
 
-    def _page(self, channel: Channel, after: int, released: int, bytes_max: int) -> _Page:
+    def _page(self, stream: Stream, after: int, released: int, bytes_max: int) -> _Page:
         self._metrics.history_reads += 1
-        history = channel.history
+        history = stream.history
         found = history.read(after, _MESSAGES_MAX, released)
         kept = _within(found, bytes_max)
         position = max(after, history.first_offset - 1)
@@ -80,7 +81,7 @@ class Pages:
         elif kept:
             position = kept[-1].offset
         messages = [message_map(message) for message in kept]
-        return _Page(channel, released, history.first_offset, messages, position)
+        return _Page(stream, released, history.first_offset, messages, position)
 
 
 def _within(messages: list[Message], bytes_max: int) -> list[Message]:

@@ -10,17 +10,19 @@ each subscriber one list append.
 A reader who is behind is a cursor into the channel's history, not a queue of copies. What that
 means is up to the class: of a `must` channel it gets all, or is closed when the history has moved
 past it; of a `latest` one the keys that changed; of a watched thing its whole state; of a
-`transient` one nothing but how many messages were dropped.
+`transient` one nothing but how many messages were dropped. Lists that the state keeps in full
+(session.tails) are read as `must` channels: `Stream` is either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from rtserver.config import ChannelKind
-from rtserver.errors import CLOSE_SLOW, CloseKind, ErrorKind
+from rtserver.errors import CLOSE_SLOW, NOT_FOUND, CloseKind, ErrorKind
+from rtserver.limits import REPLY_BYTES_MAX
 from rtserver.metrics import Metrics
 from rtserver.session.connection import Connection, Form, Subscription
 from rtserver.session.held import Held
@@ -28,13 +30,17 @@ from rtserver.session.messages import encode_message, message_bytes
 from rtserver.session.pages import Pages
 from rtserver.session.presence import Presence
 from rtserver.session.sessions import Place
-from rtserver.session.watches import Watches
+from rtserver.session.starts import reply_of, start_of
+from rtserver.session.tails import OpenTail, Stream
+from rtserver.session.watches import Watch, Watches
 from rtserver.state.channels import UNNUMBERED, Channel, ChannelIdle, Channels, Message
 
 __all__ = ["Router"]
 
 _PART_BYTES = 64 * 1024  # of messages that leave in one piece, about
 _FOLLOWER_SHARE = 8  # of what a push costs, where the one before it was to the same subscribers
+_ENDED_PER_LOOK = 500  # readers of a tail that is no more
+_RUN_MAX = 500  # messages of a tail that are told at once; more are read one reader at a time
 _UNNUMBERED_POSITION = UNNUMBERED - 1  # of a subscriber to a transient channel: before them all
 
 
@@ -50,6 +56,7 @@ class Router:
         "_metrics",
         "_pages",
         "_ready",
+        "_settling",
         "_subscribers",
         "_unsent",
         "presence",
@@ -72,6 +79,8 @@ class Router:
         self._ready: list[Message] = []  # leave at the end of this turn
         self._unsent: dict[str, int] = {}  # channel -> the first offset of these
         self._held = Held()
+        # Tails with news that wait for a sync: up to which offset, and for which one.
+        self._settling: dict[str, tuple[OpenTail, int, int]] = {}
         self._idle: list[str] = []
 
     # --- events of the state ---
@@ -121,6 +130,10 @@ class Router:
         """Everything up to `seq` is on the disk: what waited for it leaves."""
         for run in self._held.take(seq):
             self._deliver(run)
+        for tail, top, due in list(self._settling.values()):
+            if due <= seq:
+                del self._settling[tail.name]
+                self._release(tail, top)
 
     def hold_ready(self) -> None:
         """The block of this turn could not be written yet: its messages wait for that."""
@@ -140,21 +153,61 @@ class Router:
     def look(self, monotonic_ms: int, now: int, unsynced_seq: int) -> None:
         """Tells what changed of watched things, or keeps that until `unsynced_seq` is synced,
         unless it is 0: it may show the effect of a command that waits for its sync."""
-        for change in self.watches.look(monotonic_ms, now, self._held.__contains__):
-            if unsynced_seq:
+        for change in self.watches.look(monotonic_ms, now, self._is_held):
+            if isinstance(change, OpenTail):
+                self._look_at_tail(change, unsynced_seq)
+            elif unsynced_seq:
                 self._held.keep_until(change, unsynced_seq)
             else:
                 self._deliver([change])
 
+    def _look_at_tail(self, tail: OpenTail, unsynced_seq: int) -> None:
+        if tail.is_over:
+            self._end(tail)
+        elif unsynced_seq:
+            self._settling[tail.name] = (tail, tail.history.top, unsynced_seq)
+        else:
+            self._release(tail, tail.history.top)
+
+    def _release(self, tail: OpenTail, top: int) -> None:
+        """What a tail has up to an offset may be shown: to all who are live, or, where that is
+        much, to each as it reads on."""
+        released, tail.released = tail.released, top
+        live = [one for one in self._subscribers[tail.name].values() if one.live]
+        if top - released > _RUN_MAX:
+            for subscription in live:
+                self._fall_behind(subscription, max(subscription.position, released))
+        elif live:
+            self._deliver(tail.history.read(released, _RUN_MAX, top))
+
+    def _end(self, tail: OpenTail) -> None:
+        """Its list is no more, and a slice of its readers is told."""
+        name = tail.name
+        for connection in list(islice(self._subscribers[name], _ENDED_PER_LOOK)):
+            self.dismiss(connection, name, NOT_FOUND, f"what {name} told is no more")
+        self.watches.wake(name)  # for whoever is left
+
+    def _is_held(self, name: str) -> bool:
+        return name in self._held or name in self._settling
+
     @property
     def holds(self) -> bool:
         """Whether messages wait for a sync."""
-        return bool(self._held)
+        return bool(self._held) or bool(self._settling)
 
-    def released(self, channel: Channel) -> int:
+    def released(self, stream: Stream) -> int:
         """The last offset that may be shown."""
-        first_held = self._held.first_offset(channel.name)
-        return channel.history.top if first_held is None else first_held - 1
+        if isinstance(stream, OpenTail):
+            return stream.released
+        first_held = self._held.first_offset(stream.name)
+        return stream.history.top if first_held is None else first_held - 1
+
+    def _stream(self, name: str) -> Stream | None:
+        channel = self._channels.get(name)
+        if channel is not None:
+            return channel
+        watched = self.watches.get(name)
+        return watched if isinstance(watched, OpenTail) else None
 
     def _deliver(self, run: list[Message]) -> None:
         """Messages of one channel, in order, to all who are live on it."""
@@ -266,16 +319,16 @@ class Router:
             self._tell_dropped(subscription)
             return 1
         watch = self.watches.get(subscription.channel)
-        if watch is not None:
+        if isinstance(watch, Watch):
             message = watch.message(held=watch.name in self._held)
             subscription.position = message.offset - 1
             self._is_live(subscription)
             return self._follow(subscription, [message])
-        channel = self._channels.get(subscription.channel)
-        if channel is None or not self._still_there(subscription, channel):
+        stream = self._stream(subscription.channel)
+        if stream is None or not self._still_there(subscription, stream):
             return 0
-        released = self.released(channel)
-        found = channel.history.read(subscription.position, messages_max, released)
+        released = self.released(stream)
+        found = stream.history.read(subscription.position, messages_max, released)
         sent = self._follow(subscription, found)
         if sent == len(found) < messages_max or subscription.position >= released:
             subscription.position = max(subscription.position, released)
@@ -297,17 +350,17 @@ class Router:
         subscription.live = True
         self._caught_up(subscription)
 
-    def _still_there(self, subscription: Subscription, channel: Channel) -> bool:
+    def _still_there(self, subscription: Subscription, stream: Stream) -> bool:
         """Whether the history reaches back to where the reader is; the reader of a `latest`
         channel is told what it missed and goes on, another has to resume."""
-        first = channel.history.first_offset
+        first = stream.history.first_offset
         position = subscription.position
         if position + 1 >= first:
             return True
-        if not channel.latest:
+        if not stream.latest:
             subscription.connection.close(
                 CLOSE_SLOW,
-                f"the history of {channel.name} has moved past offset {position}, where you were"
+                f"the history of {stream.name} has moved past offset {position}, where you were"
                 " reading",
             )
             return False
@@ -330,22 +383,24 @@ class Router:
     def subscribe(
         self,
         connection: Connection,
-        channel: Channel,
+        stream: Stream,
         since: Any,
         bytes_max: int,
         *,
         presence: bool = False,
     ) -> dict[str, Any]:
         """The subscribe reply; what follows its offset comes as pushes."""
-        released = self.released(channel)
-        epoch = self._channels.epoch(channel)
-        position, recovered = _start(since, epoch, channel, released)
-        messages, position = self._pages.read(channel, position, released, bytes_max)
-        subscription = self._enter(connection, channel.name, position, presence)
+        released = self.released(stream)
+        # Whoever knows an offset of a tail was shown it, though it may have been opened since.
+        known = stream.history.top if isinstance(stream, OpenTail) else released
+        epoch = self._epoch(stream)
+        position, recovered = start_of(since, epoch, stream, known)
+        messages, position = self._pages.read(stream, position, released, bytes_max)
+        subscription = self._enter(connection, stream.name, position, presence)
         if position < released:
             self._fall_behind(subscription, position)
-        kind: ChannelKind = "latest" if channel.latest else "must"
-        reply = _reply(kind, epoch, position, recovered=recovered, messages=messages)
+        kind: ChannelKind = "latest" if stream.latest else "must"
+        reply = reply_of(kind, epoch, position, recovered=recovered, messages=messages)
         return self._with_presence(subscription, reply)
 
     def listen(
@@ -353,19 +408,39 @@ class Router:
     ) -> dict[str, Any]:
         """The subscribe reply of a transient channel, of which nothing is kept."""
         subscription = self._enter(connection, channel, _UNNUMBERED_POSITION, presence)
-        return self._with_presence(subscription, _reply("transient", "", UNNUMBERED))
+        return self._with_presence(subscription, reply_of("transient", "", UNNUMBERED))
 
     def _with_presence(self, subscription: Subscription, reply: dict[str, Any]) -> dict[str, Any]:
         if subscription.presence:
             reply["presence"] = {"count": self.presence.count(subscription.channel)}
         return reply
 
-    def watch(self, connection: Connection, name: str, now: int) -> dict[str, Any]:
-        """The subscribe reply of a watched thing. Raises RtError where there is no such thing."""
-        watch = self.watches.open(name, now)
-        version, state = watch.told(held=name in self._held)
+    def _epoch(self, stream: Stream) -> str:
+        return stream.epoch if isinstance(stream, OpenTail) else self._channels.epoch(stream)
+
+    def watch(
+        self,
+        connection: Connection,
+        name: str,
+        now: int,
+        since: Any = None,
+        bytes_max: int = REPLY_BYTES_MAX,
+        *,
+        settled: bool = True,
+    ) -> dict[str, Any]:
+        """The subscribe reply of a watched thing. `settled`: no reply waits for a sync. Raises
+        RtError where there is no such thing."""
+        watched = self.watches.open(name, now, settled=settled)
+        while isinstance(watched, OpenTail) and watched.is_over:
+            self._end(watched)
+            watched = self.watches.open(name, now, settled=settled)
+        if isinstance(watched, OpenTail):
+            if watched.may_show_more:
+                self.watches.wake(name)
+            return self.subscribe(connection, watched, since, bytes_max)
+        version, state = watched.told(held=name in self._held)
         self._enter(connection, name, version, presence=False)
-        return {**_reply("latest", self.watches.epoch, version), "state": state}
+        return {**reply_of("latest", self.watches.epoch, version), "state": state}
 
     def _enter(
         self, connection: Connection, channel: str, position: int, presence: bool
@@ -393,6 +468,7 @@ class Router:
             del self._subscribers[channel]
             if not keeps_watch:
                 self.watches.close(channel)
+                self._settling.pop(channel, None)
         self.presence.left(subscription)
         self._caught_up(subscription)
         self.subscriptions -= 1
@@ -403,17 +479,18 @@ class Router:
         keep positions."""
         found = {}
         for name, subscription in connection.subscriptions.items():
-            channel = self._channels.get(name)
-            if channel is not None and subscription.position != _UNNUMBERED_POSITION:
-                live = subscription.live and connection.stamp is None
-                position = self._sent(channel) if live else subscription.position
-                found[name] = (self._channels.epoch(channel), position)
+            stream = self._stream(name)
+            if stream is not None and subscription.position != _UNNUMBERED_POSITION:
+                position = subscription.position
+                if subscription.live and connection.stamp is None:
+                    position = max(position, self._sent(stream))
+                found[name] = (self._epoch(stream), position)
         return found
 
-    def _sent(self, channel: Channel) -> int:
+    def _sent(self, stream: Stream) -> int:
         """The last offset that was put in the outbox of those who are live."""
-        released = self.released(channel)
-        return min(released, self._unsent.get(channel.name, released + 1) - 1)
+        released = self.released(stream)
+        return min(released, self._unsent.get(stream.name, released + 1) - 1)
 
     def places(self, connection: Connection) -> dict[str, Place]:
         """What the connection is subscribed to, for its session."""
@@ -485,36 +562,3 @@ def _send_each(subscription: Subscription, messages: list[Message], encoded: lis
 
 def _takes_more(connection: Connection) -> bool:
     return connection.is_open and not connection.congested
-
-
-def _reply(
-    kind: ChannelKind,
-    epoch: str,
-    offset: int,
-    *,
-    recovered: bool = False,
-    messages: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    return {
-        "class": kind,
-        "epoch": epoch,
-        "offset": offset,
-        "recovered": recovered,
-        "messages": [] if messages is None else messages,
-    }
-
-
-def _start(since: Any, epoch: str, channel: Channel, released: int) -> tuple[int, bool]:
-    """(the position to read on from, whether nothing is missing since the one asked for)."""
-    first_offset = channel.history.first_offset
-    anew = first_offset - 1 if channel.latest else released  # `latest`: with the current values
-    if since is None:
-        return anew, False
-    if isinstance(since, dict):
-        return max(first_offset - 1, released - since["last"]), False
-    asked_epoch, asked = since
-    if asked_epoch != epoch or asked > released:
-        return anew, False
-    if asked + 1 < first_offset:
-        return first_offset - 1, False
-    return asked, True

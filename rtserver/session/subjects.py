@@ -34,6 +34,9 @@ class _Counter:
     def difference(self, _old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         return new
 
+    def rest_ms(self, _state: dict[str, Any]) -> int:
+        return 0
+
 
 class _Places:
     """Entries of a board: the best `top`, or a member and `radius` places on each side."""
@@ -78,6 +81,9 @@ class _Places:
             return new
         return {"enter": enter, "move": move, "leave": leave, "count": new["count"]}
 
+    def rest_ms(self, _state: dict[str, Any]) -> int:
+        return 0
+
 
 class _User:
     """`$presence:<user>`: always the whole state, it is small."""
@@ -94,6 +100,9 @@ class _User:
 
     def difference(self, _old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         return new
+
+    def rest_ms(self, _state: dict[str, Any]) -> int:
+        return 0
 
 
 def subject_kinds(

@@ -6,6 +6,12 @@ an interval, after the block of its turn is written, however many subscribe to i
 its subject changed; what changed leaves as one message. So commands neither know nor pay for who
 watches. Costs: a marker a watch and interval, and a state where that is another, in slices a turn.
 Nothing is kept of a watch that nobody subscribes to.
+
+What need not be looked at so often rests: its state says for how long, and those that rest equally
+long lie in the order in which that ends, so that they cost nothing until then. An event of the state
+wakes one by its name (`wake`): it is looked at in the same turn, before all others, however many
+there are. Lists that the state keeps in full (session.tails) are looked at here too; what is new
+of them is for the router to read.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from urllib.parse import unquote
 
 from rtserver.errors import INVALID_PARAMS, LIMIT_REACHED, NOT_FOUND, RtError
 from rtserver.limits import Limits
+from rtserver.session.tails import OpenTail, Tail
 from rtserver.state.channels import Message
 from rtserver.structs.recency import RecencyList
 from rtserver.wire.codec import pack
@@ -39,8 +46,12 @@ class Subject(Protocol):
     def difference(self, old: dict[str, Any], new: dict[str, Any], /) -> dict[str, Any]:
         """What leads from one state to the next, or the next where that is smaller."""
 
+    def rest_ms(self, state: dict[str, Any], /) -> int:
+        """How long it need not be looked at while this is its state; 0: look at every interval.
+        The answers are few different ones."""
 
-SubjectKind = Callable[[list[str]], Subject]
+
+SubjectKind = Callable[[list[str]], Subject | Tail]
 
 
 class Watch:
@@ -53,7 +64,11 @@ class Watch:
         "_marker",
         "_state",
         "_subject",
+        "looked_ms",
         "name",
+        "queue",
+        "rest_ms",
+        "seen",
         "touched_after",
         "touched_before",
         "version",
@@ -62,11 +77,14 @@ class Watch:
     def __init__(self, name: str, subject: Subject, version: int, now: int) -> None:
         self.name = name
         self.version = version
+        self.looked_ms = self.seen = 0  # these and the next belong to Watches
+        self.queue: RecencyList[Any] | None = None
         self.touched_before: Watch | None = None  # these two belong to the RecencyList
         self.touched_after: Watch | None = None
         self._subject = subject
         self._marker = subject.marker(now)
         self._state = self._before = subject.state(now)
+        self.rest_ms = subject.rest_ms(self._state)
         self._at = now
 
     def told(self, *, held: bool) -> tuple[int, dict[str, Any]]:
@@ -81,7 +99,7 @@ class Watch:
     @property
     def weight(self) -> int:
         """About how many looks it costs to make its state."""
-        return len(self._state.get("entries", ()))
+        return sum(len(part) for part in self._state.values() if isinstance(part, list | dict))
 
     def may_differ(self, now: int) -> bool:
         """Whether its state may be another one than at the last call. Cheap."""
@@ -94,22 +112,34 @@ class Watch:
         if state == self._state:
             return None
         self._before, self._state = self._state, state
+        self.rest_ms = self._subject.rest_ms(state)
         self._at = now
         self.version += 1
         change = pack(self._subject.difference(self._before, state))
         return Message(self.name, self.version, now, change, None, None)
 
 
+Watched = Watch | OpenTail
+
+
 class Watches:
     """All watches of the process."""
 
     __slots__ = (
+        "_again",
+        "_always",
+        "_awake",
         "_kinds",
         "_left",
+        "_left_parked",
         "_limits",
+        "_looked_ms",
         "_next_at",
-        "_queue",
-        "_stale",
+        "_parked",
+        "_resting",
+        "_round_ms",
+        "_seen",
+        "_touches",
         "_versions",
         "_watches",
         "epoch",
@@ -118,35 +148,51 @@ class Watches:
     def __init__(self, kinds: Mapping[str, SubjectKind], limits: Limits) -> None:
         self._kinds = kinds
         self._limits = limits
-        self._watches: dict[str, Watch] = {}
-        self._queue: RecencyList[Watch] = RecencyList()  # looked at longest ago: first
-        self._left = 0  # of the present round
-        self._stale = False  # something may have changed since the last round began
+        self._watches: dict[str, Watched] = {}
+        # Each watch is in one of these; the one looked at longest ago is the first.
+        self._always: RecencyList[Watched] = RecencyList()  # these never rest
+        self._resting: dict[int, RecencyList[Watched]] = {}  # by how long
+        self._awake: RecencyList[Watched] = RecencyList()  # these were woken
+        self._parked: RecencyList[Watched] = RecencyList()  # and of these a change is held back
+        self._touches = 0  # how often something may have changed
+        self._seen = 0  # of these, before the last round began
+        self._again = False  # one that never rests was held back in the last round
+        self._round_ms: int | None = None  # when the round began that is not done
+        self._left = 0  # of it, of those that never rest
+        self._left_parked = 0
         self._next_at = 0
+        self._looked_ms = 0
         self._versions = 0  # the highest of a closed watch: one that begins anew goes on above it
         self.epoch = f"w{secrets.token_hex(4)}"  # versions belong to one start of the server
 
     def __len__(self) -> int:
         return len(self._watches)
 
-    def get(self, name: str) -> Watch | None:
+    def get(self, name: str) -> Watched | None:
         return self._watches.get(name)
 
-    def open(self, name: str, now: int) -> Watch:
-        """The watch of a name. Raises RtError where there is no such thing to watch."""
-        watch = self._watches.get(name)
-        if watch is None:
-            subject = self._subject(name)
+    def open(self, name: str, now: int, *, settled: bool = True) -> Watched:
+        """What is watched under a name. `settled`: see `OpenTail`. Raises RtError where there is
+        no such thing to watch."""
+        watched = self._watches.get(name)
+        if watched is None:
+            made = self._made(name)
             if len(self._watches) >= self._limits.watches_max:
                 raise RtError(
                     LIMIT_REACHED,
                     f"{len(self._watches)} things are watched, the most (limits.watches_max)",
                 )
-            watch = self._watches[name] = Watch(name, subject, self._versions + 1, now)
-            self._queue.touch(watch)
-        return watch
+            if isinstance(made, Tail):
+                watched = OpenTail(name, made, settled=settled)
+            else:
+                watched = Watch(name, made, self._versions + 1, now)
+            self._watches[name] = watched
+            watched.looked_ms = self._looked_ms
+            watched.seen = self._touches
+            _place(watched, self._queue_of(watched))
+        return watched
 
-    def _subject(self, name: str) -> Subject:
+    def _made(self, name: str) -> Subject | Tail:
         """What a name stands for. One thing has one name: a block or a watch of another spelling
         would not be found."""
         if not _only_spelling(name):
@@ -164,52 +210,145 @@ class Watches:
 
     def close(self, name: str) -> None:
         """Nobody subscribes any more."""
-        watch = self._watches.pop(name, None)
-        if watch is not None:
-            self._queue.remove(watch)
-            self._versions = max(self._versions, watch.version)
+        watched = self._watches.pop(name, None)
+        if watched is not None:
+            assert watched.queue is not None, "each watch is in a queue"
+            watched.queue.remove(watched)
+            watched.queue = None
+            if isinstance(watched, Watch):
+                self._versions = max(self._versions, watched.version)
 
-    # --- looking ---
+    # --- when to look ---
 
     def touch(self) -> None:
         """Something may have changed."""
-        self._stale = True
+        self._touches += 1
+
+    def wake(self, name: str) -> None:
+        """What is watched under this name changed, and that shall not wait: it is looked at at
+        the end of this turn."""
+        watched = self._watches.get(name)
+        if watched is not None:
+            _place(watched, self._awake)
 
     def due_in(self, monotonic_ms: int) -> int | None:
         """How long until the next look; None where nothing is to be seen."""
-        if self._left:
+        if self._round_ms is not None or len(self._awake):
             return 0
-        if not self._stale or not self._watches:
-            return None
-        return max(0, self._next_at - monotonic_ms)
+        next_at = self._next_at
+        due = next_at if len(self._parked) or (self._is_stale and len(self._always)) else None
+        for rest_ms, queue in self._resting.items():
+            first = queue.oldest()
+            if first is not None and first.seen != self._touches:
+                rested = max(next_at, first.looked_ms + rest_ms)
+                due = rested if due is None else min(due, rested)
+        return None if due is None else max(0, due - monotonic_ms)
 
-    def look(self, monotonic_ms: int, now: int, held: Callable[[str], bool]) -> list[Message]:
-        """What changed, of a slice of the watches. One whose last change is still held back is
-        looked at in the next round."""
-        if not self._left:
-            if self.due_in(monotonic_ms) != 0:
-                return []
-            self._stale = False
-            self._next_at = monotonic_ms + self._limits.watch_interval_ms
-            self._left = len(self._queue)
-        changes = []
-        share = self._limits.watches_per_turn
-        while self._left and share > 0:
-            watch = self._queue.oldest()
-            if watch is None:
-                self._left = 0
-                break
-            self._left -= 1
-            share -= 1
-            self._queue.touch(watch)
-            if held(watch.name):
-                self._stale = True
-            elif watch.may_differ(now):
-                change = watch.change(now)
-                share -= watch.weight
-                if change is not None:
-                    changes.append(change)
-        return changes
+    @property
+    def _is_stale(self) -> bool:
+        """What never rests may be another than in the last round."""
+        return self._again or self._seen != self._touches
+
+    def _queue_of(self, watched: Watched) -> RecencyList[Watched]:
+        """Where it waits for its next look."""
+        rest_ms = watched.rest_ms
+        return self._resting.setdefault(rest_ms, RecencyList()) if rest_ms else self._always
+
+    # --- looking ---
+
+    def look(
+        self, monotonic_ms: int, now: int, held: Callable[[str], bool]
+    ) -> list[Message | OpenTail]:
+        """What changed, of a slice of the watches: of those that were woken, then, once an
+        interval, of those that never rest and those that have rested. One whose last change is
+        still held back is looked at in the next round."""
+        self._looked_ms = monotonic_ms
+        part = _Slice(self._limits.watches_per_turn, now, held)
+        self._look_at(self._awake, len(self._awake), part)
+        if self._round_ms is None and not self._begins(monotonic_ms):
+            return part.changes
+        self._left_parked = self._look_at(self._parked, self._left_parked, part)
+        self._left = self._look_at(self._always, self._left, part)
+        if self._look_at_rested(part):
+            self._round_ms = None
+        return part.changes
+
+    def _begins(self, monotonic_ms: int) -> bool:
+        """Begins a round, if it is time for one."""
+        if len(self._awake) or self.due_in(monotonic_ms) != 0:
+            return False
+        self._left_parked = len(self._parked)
+        self._left = len(self._always) if self._is_stale else 0
+        self._again = False
+        self._seen = self._touches
+        self._next_at = monotonic_ms + self._limits.watch_interval_ms
+        self._round_ms = monotonic_ms
+        return True
+
+    def _look_at(self, queue: RecencyList[Watched], count: int, part: _Slice) -> int:
+        """At the first so many of a queue; how many are left."""
+        while count > 0 and part.share > 0:
+            watched = queue.oldest()
+            if watched is None:
+                return 0
+            count -= 1
+            self._look_at_one(watched, part)
+        return count
+
+    def _look_at_rested(self, part: _Slice) -> bool:
+        """At those that had rested when the round began; whether that was all of them."""
+        assert self._round_ms is not None, "there is a round"
+        for rest_ms, queue in list(self._resting.items()):
+            rested_ms = self._round_ms - rest_ms
+            while (watched := queue.oldest()) is not None:
+                if watched.looked_ms > rested_ms or watched.seen == self._touches:
+                    break
+                if part.share <= 0:
+                    return False
+                self._look_at_one(watched, part)
+        return part.share > 0 or not (self._left or self._left_parked)
+
+    def _look_at_one(self, watched: Watched, part: _Slice) -> None:
+        part.share -= 1
+        watched.looked_ms = self._looked_ms
+        watched.seen = self._touches
+        if part.held(watched.name):
+            if watched.queue is self._always:
+                self._again = True
+                self._always.touch(watched)
+            else:
+                _place(watched, self._parked)
+            return
+        if isinstance(watched, OpenTail):
+            if watched.may_show_more:
+                part.changes.append(watched)
+        elif watched.may_differ(part.now):
+            change = watched.change(part.now)
+            part.share -= watched.weight
+            if change is not None:
+                part.changes.append(change)
+        _place(watched, self._queue_of(watched))
+
+
+class _Slice:
+    """One call of `look`: what it may still cost, and what it found."""
+
+    __slots__ = ("changes", "held", "now", "share")
+
+    def __init__(self, share: int, now: int, held: Callable[[str], bool]) -> None:
+        self.share = share
+        self.now = now
+        self.held = held
+        self.changes: list[Message | OpenTail] = []
+
+
+def _place(watched: Watched, queue: RecencyList[Watched]) -> None:
+    """Makes it the last of a queue."""
+    if watched.queue is not queue:
+        if watched.queue is not None:
+            watched.queue.remove(watched)
+        watched.queue = queue
+    queue.touch(watched)
 
 
 def parts_of(name: str) -> list[str]:

@@ -6,16 +6,22 @@ has said that it heard the answer, and a number at or below `done` is never appl
 source offset at or below the stored one was applied before. All of it is part of the state, so
 it survives a crash with the effects it belongs to. Costs: one digest and a few dictionary
 accesses a keyed write.
+
+Some writes belong to an owner, such as one sale (the column `keeper` of their row). What they
+answered is remembered as long as the owner lives (state/owners.py): text keys, and of an SDK
+connection its `done` and the answers it has not heard. What such a connection got from an owner
+that was forgotten ages like the rest.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from rtserver.errors import DUPLICATE, KEY_REUSED, LIMIT_REACHED, OVERLOADED, RtError
+from rtserver.state.owners import Answer, Owner, Owners, is_alive
 from rtserver.state.settings import Settings
 from rtserver.state.timers import Timers
 from rtserver.structs.sharded_map import ShardedMap
@@ -36,26 +42,21 @@ def fingerprint(packed_call: bytes) -> bytes:
     return hashlib.blake2b(packed_call, digest_size=16).digest()
 
 
-class Answer:
-    """A first success: what was called and what was answered (packed)."""
-
-    __slots__ = ("at", "call", "result")
-
-    def __init__(self, call: bytes, result: bytes, at: int) -> None:
-        self.call = call
-        self.result = result
-        self.at = at
-
-
 class _Client:
     """The keys of one SDK connection."""
 
-    __slots__ = ("answers", "done", "used_at")
+    __slots__ = ("answers", "done", "owners", "used_at")
 
     def __init__(self, now: int) -> None:
         self.done = 0
         self.answers: OrderedDict[int, Answer] = OrderedDict()
+        self.owners: tuple[Owner, ...] = ()  # which it wrote to; most write to one
         self.used_at = now
+
+    def living_owners(self) -> tuple[Owner, ...]:
+        if not all(owner.alive for owner in self.owners):
+            self.owners = tuple(owner for owner in self.owners if owner.alive)
+        return self.owners
 
 
 class Answers:
@@ -71,6 +72,7 @@ class Answers:
         "_timers",
         "client_keys",
         "keys_max",
+        "owners",
         "sources_max",
     )
 
@@ -82,12 +84,13 @@ class Answers:
         self._clients: ShardedMap[_Client] = ShardedMap()
         self._client_order: deque[tuple[int, str]] = deque()  # (looked at or used, name)
         self._sources: ShardedMap[int] = ShardedMap()
-        self.client_keys = 0
+        self.owners = Owners()
+        self.client_keys = 0  # answers not heard, without those kept for an owner
         self.keys_max: int | None = None
         self.sources_max: int | None = None
 
     def __len__(self) -> int:
-        """Keys remembered now."""
+        """Keys remembered now, without what is kept for owners."""
         return len(self._text) + self.client_keys
 
     @property
@@ -112,9 +115,11 @@ class Answers:
 
     def _find(self, now: int, scope: str, key: Key) -> Answer | None:
         if isinstance(key, str):
-            answer = self._text.get(_name(scope, key))
-            aged = answer is not None and now - answer.at >= self._settings.idempotency_age_ms
-            return None if aged else answer
+            name = _name(scope, key)
+            answer = self._text.get(name)
+            if answer is not None and now - answer.at < self._settings.idempotency_age_ms:
+                return answer
+            return self.owners.find(name)
         client_id, number, _ = key
         client = self._clients.get(_name(scope, client_id))
         if client is None:
@@ -127,9 +132,15 @@ class Answers:
             )
         return client.answers.get(number)
 
-    def check_room(self, scope: str, key: Key) -> None:
-        """Raises RtError overloaded where the answer of a new keyed write cannot be kept."""
-        if self.keys_max is not None and len(self) >= self.keys_max:
+    def check_room(self, scope: str, key: Key, *, owned: bool = False) -> None:
+        """Raises RtError overloaded where the answer of a new keyed write cannot be kept.
+
+        `owned`: it will be kept for an owner. The one write that then has none is what ended the
+        owner; it is remembered by age, whatever the bound.
+        """
+        if owned:
+            self.owners.check_room()
+        elif self.keys_max is not None and len(self) >= self.keys_max:
             raise RtError(
                 OVERLOADED,
                 f"{len(self)} idempotency keys are remembered, at most {self.keys_max}"
@@ -147,20 +158,40 @@ class Answers:
                 f" {CLIENT_KEYS_MAX}",
             )
 
-    def remember(self, now: int, scope: str, key: Key, call: bytes, result: bytes) -> None:
-        """Keeps the first success of a keyed write."""
-        answer = Answer(call, result, now)
-        if isinstance(key, str):
-            name = _name(scope, key)
-            if name not in self._text:
-                if not self._order:
-                    due = now + self._settings.idempotency_age_ms
-                    self._timers.add(due, TIMER_KIND, "keys")
-                self._order.append(name)
-            self._text.insert(name, answer)
-            return
-        client_id, number, done = key
-        name = _name(scope, client_id)
+    def remember(
+        self,
+        now: int,
+        scope: str,
+        key: Key,
+        call: bytes,
+        result: bytes,
+        owned_by: str | None = None,
+    ) -> None:
+        """Keeps the first success of a keyed write, as long as its owner lives if it has one."""
+        owner = None if owned_by is None else self.owners.open(owned_by)
+        answer = Answer(call, result, now, owner)
+        if not isinstance(key, str):
+            client_id, number, done = key
+            client = self._client(now, _name(scope, client_id))
+            client.used_at = now
+            self._forget_done(client, done)
+            if owner is not None:
+                self._join(client, owner)
+            self._add(client, number, answer)
+        elif owner is not None:
+            self.owners.keep(owner, _name(scope, key), answer)
+        else:
+            self._remember_text(now, _name(scope, key), answer)
+
+    def _remember_text(self, now: int, name: str, answer: Answer) -> None:
+        if name not in self._text:
+            if not self._order:
+                due = now + self._settings.idempotency_age_ms
+                self._timers.add(due, TIMER_KIND, "keys")
+            self._order.append(name)
+        self._text.insert(name, answer)
+
+    def _client(self, now: int, name: str) -> _Client:
         client = self._clients.get(name)
         if client is None:
             client = _Client(now)
@@ -169,10 +200,26 @@ class Answers:
                 self._timers.add(due, TIMER_KIND, "clients")
             self._clients.insert(name, client)
             self._client_order.append((now, name))
-        client.used_at = now
-        self._forget_done(client, done)
+        return client
+
+    def _join(self, client: _Client, owner: Owner) -> None:
+        """The client is remembered as long as the owner."""
+        if owner not in client.living_owners():
+            client.owners += (owner,)
+            self.owners.count_client(owner)
+
+    def _add(self, client: _Client, number: int, answer: Answer) -> None:
         client.answers[number] = answer
-        self.client_keys += 1
+        self._count(answer, 1)
+
+    def _drop(self, client: _Client, number: int) -> None:
+        self._count(client.answers.pop(number), -1)
+
+    def _count(self, answer: Answer, change: int) -> None:
+        if is_alive(answer.owner):
+            self.owners.count_answer(answer.owner, change)
+        else:
+            self.client_keys += change
 
     def _forget_done(self, client: _Client, done: int) -> None:
         if done <= client.done:
@@ -183,8 +230,11 @@ class Answers:
             number = next(iter(answers))
             if number > done:
                 return
-            del answers[number]
-            self.client_keys -= 1
+            self._drop(client, number)
+
+    def forget_owner(self, name: str) -> None:
+        """The owner is no more, and with it the text keys kept for it."""
+        self.client_keys += self.owners.forget(name)
 
     # --- forgetting, by logged timers only ---
 
@@ -208,7 +258,8 @@ class Answers:
         return now
 
     def _forget_clients(self, now: int) -> int | None:
-        """The same for SDK connections; one used since its last look goes to the end."""
+        """The same for SDK connections. One used since its last look goes to the end; so does one
+        with an owner alive, and keeps what belongs to that."""
         age = self._settings.idempotency_client_age_ms
         budget = _FORGOTTEN_PER_TIMER
         while budget > 0:
@@ -223,9 +274,13 @@ class Answers:
             assert client is not None, "every name in the order has a client"
             if client.used_at + age > now:
                 self._client_order.append((client.used_at, name))
+                continue
+            budget -= len(client.answers)
+            for number in [n for n, one in client.answers.items() if not is_alive(one.owner)]:
+                self._drop(client, number)
+            if client.living_owners():
+                self._client_order.append((now, name))
             else:
-                budget -= len(client.answers)
-                self.client_keys -= len(client.answers)
                 self._clients.pop(name)
         return now
 
@@ -257,21 +312,22 @@ class Answers:
     # --- snapshots ---
 
     def dump(self) -> Iterator[list[Any]]:
-        """["keys", rows], ["client", ...], ["sources", rows]."""
+        """["keys", rows], ["kept", owner, rows], ["client", ...], ["sources", rows]."""
         rows: list[Any] = []
         for name in self._order:
             answer = self._text.get(name)
             if answer is not None:
-                rows.append([name, answer.call, answer.result, answer.at])
+                rows.append([name, *answer.as_row()])
             if len(rows) == _CHUNK:
                 yield ["keys", rows]
                 rows = []
         yield ["keys", rows]
+        for kept in self.owners.dump():
+            yield ["kept", *kept]
         for looked_at, name in self._client_order:
             client = self._clients.get(name)
             if client is not None:
-                answers = [[n, a.call, a.result, a.at] for n, a in client.answers.items()]
-                yield ["client", name, looked_at, client.done, client.used_at, answers]
+                yield ["client", name, looked_at, *_client_row(client)]
         yield ["sources", [list(row) for row in self._sources.items()]]
 
     def load(self, chunk: list[Any]) -> None:
@@ -279,18 +335,65 @@ class Answers:
             for name, call, result, at in chunk[1]:
                 self._order.append(name)
                 self._text.insert(name, Answer(call, result, at))
+        elif chunk[0] == "kept":
+            self.owners.load(*chunk[1:])
         elif chunk[0] == "sources":
             for name, offset in chunk[1]:
                 self._sources.insert(name, offset)
         else:
-            _, name, looked_at, done, used_at, answers = chunk
-            client = _Client(used_at)
-            client.done = done
-            for number, call, result, at in answers:
-                client.answers[number] = Answer(call, result, at)
-            self.client_keys += len(answers)
-            self._clients.insert(name, client)
-            self._client_order.append((looked_at, name))
+            self._load_client(*chunk[1:])
+
+    def _load_client(
+        self,
+        name: str,
+        looked_at: int,
+        done: int,
+        used_at: int,
+        answers: list[Any],
+        owners: Sequence[str] = (),
+    ) -> None:
+        client = _Client(used_at)
+        client.done = done
+        for owner in owners:
+            self._join(client, self.owners.open(owner))
+        for number, call, result, at, *owned_by in answers:
+            of = self.owners.open(owned_by[0]) if owned_by else None
+            self._add(client, number, Answer(call, result, at, of))
+        self._clients.insert(name, client)
+        self._client_order.append((looked_at, name))
+
+    def check(self) -> None:
+        """Raises where the counts are not what there is. O(n)."""
+        counted = self.owners.check()
+        found: dict[Owner, list[int]] = {}
+        unowned = 0
+        for _, client in self._clients.items():
+            for owner in client.living_owners():
+                found.setdefault(owner, [0, 0])[0] += 1
+            for answer in client.answers.values():
+                if is_alive(answer.owner):
+                    found[answer.owner][1] += 1
+                else:
+                    unowned += 1
+        for owner, counts in found.items():
+            if counts != [owner.clients, owner.answers]:
+                raise ValueError(f"{owner.name!r} has {counts} clients and answers, not its counts")
+        if (counted, self.client_keys) != (sum(map(sum, found.values())), unowned):
+            raise ValueError(
+                f"clients have {found} for owners and {unowned} other answers, counted were"
+                f" {counted} and {self.client_keys}"
+            )
+
+
+def _client_row(client: _Client) -> list[Any]:
+    """[done, used_at, answers, owners]. An answer that is kept for an owner ends with its name;
+    without owners the row is that of older snapshots."""
+    answers = [
+        [number, *one.as_row(), *([one.owner.name] if is_alive(one.owner) else [])]
+        for number, one in client.answers.items()
+    ]
+    owners = [owner.name for owner in client.living_owners()]
+    return [client.done, client.used_at, answers, *([owners] if owners else [])]
 
 
 def _name(scope: str, key: str) -> str:

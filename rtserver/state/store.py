@@ -57,10 +57,11 @@ class Store:
         """Growth is bounded from now on. Replay runs before this: its records were accepted."""
         self.counters.count_max = limits.counters_max
         self.boards.enforce(limits.boards_max, limits.board_members_max)
-        self.sales.enforce(limits.sales_max, limits.sale_items_max)
+        self.sales.enforce(limits.sales_max, limits.sale_items_max, limits.sale_holds_max)
         self.channels.channels_max = limits.channels_max
         self.settings.configured_max = limits.namespaces_configured_max
         self.answers.keys_max = limits.idempotency_keys_max
+        self.answers.owners.kept_max = limits.sale_keys_max
         self.answers.sources_max = limits.sources_max
         self.last_seen.users_max = limits.last_seen_max
 
@@ -83,7 +84,8 @@ class Store:
     def reclaim(self, entries_max: int) -> bool:
         """Frees a slice of what was deleted; True when nothing is left to free."""
         done = self.boards.reclaim(entries_max)
-        return self.sales.reclaim(entries_max) and done
+        done = self.sales.reclaim(entries_max) and done
+        return self.answers.owners.reclaim(entries_max) and done
 
     # --- snapshots ---
 
@@ -94,6 +96,7 @@ class Store:
         return {
             **({"last_seen": len(self.last_seen)} if len(self.last_seen) else {}),
             **self.sales.totals(),
+            **({"sale_keys": self.answers.owners.kept} if self.answers.owners.kept else {}),
             "counters": len(self.counters),
             "counter_total": str(self.counters.total),  # may be beyond 64 bits
             "boards": len(self.boards),
@@ -157,6 +160,7 @@ class Store:
         self.counters.check()
         self.boards.check()
         self.channels.check()
+        self.answers.check()
         self.last_seen.check()
         self.sales.check()
         self.timers.check()

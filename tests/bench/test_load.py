@@ -152,6 +152,32 @@ def test_a_refusal_fails_the_round(generator, reply, framing, told):
         generator.run(Plan(sink.address, adds(10), framing, 1, 128))
 
 
+@pytest.mark.parametrize("piece", [1, 9, 1 << 20])
+@pytest.mark.parametrize(
+    ("reply", "framing", "expected"),
+    [(ERROR, "frames", ERROR[7:18]), (b":-1\r\n", "resp", b":-1\r")],
+)
+def test_refusals_that_are_expected_are_replies(generator, reply, framing, expected, piece):
+    with peer(len(REQUEST), reply, piece) as sink:
+        plan = Plan(sink.address, adds(100, 20), framing, 2, 20, expected=expected)
+        assert generator.run(plan).replies == 100
+
+
+@pytest.mark.parametrize(
+    ("reply", "framing", "expected"),
+    [
+        (REPLY, "frames", ERROR[7:18]),
+        (ERROR.replace(b"not_good", b"not_nice"), "frames", ERROR[7:18]),
+        (b":-2\r\n", "resp", b":-1\r"),
+        (b":-12\r\n", "resp", b":-1\r"),
+        (b"-ERR\r\n", "resp", b":-1\r"),
+    ],
+)
+def test_any_other_reply_than_the_expected_fails_the_round(generator, reply, framing, expected):
+    with peer(len(REQUEST), reply) as sink, pytest.raises(RequestFailed):
+        generator.run(Plan(sink.address, adds(10), framing, 1, 128, expected=expected))
+
+
 def test_a_peer_that_closes_fails_the_round(generator):
     listener = socket.create_server(("127.0.0.1", 0))
 

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint64_t
 cdef class Item:
     cdef public str name
     cdef public object terms
+    cdef public bint quick
     cdef public int64_t per_user
     cdef public int64_t stock
     cdef public int64_t free
@@ -43,6 +44,11 @@ cdef class Buyer:
 
 @cython.final
 cdef class Book:
+    cdef public int64_t sale
+    cdef public bint quick
+    cdef public int64_t per_user
+    cdef public int64_t hold_ms
+    cdef public int64_t holds_max
     cdef public object items
     cdef public list sequence
     cdef public object buyers

@@ -57,6 +57,7 @@ class Item:
         "held",
         "name",
         "per_user",
+        "quick",
         "refusal",
         "refusal_packed",
         "sold",
@@ -68,6 +69,7 @@ class Item:
         self.name = name
         self.terms = terms  # as declared; the stock may be another by now
         self.per_user = terms.per_user
+        self.quick = terms.per_user == 0 and terms.seat is None  # what the short way can reserve
         self.stock = terms.stock
         self.free = terms.stock
         self.held = 0
@@ -171,7 +173,9 @@ class Buyer:
 
 
 class Book:
-    """`secret` (16 to 64 bytes) makes the ids of holds unguessable."""
+    """`sale` is the number of its sale; `secret` (16 to 64 bytes) makes the ids of holds
+    unguessable. The sale says in `quick`, `per_user` and `hold_ms` what the short way of a reserve
+    has to know of it."""
 
     __slots__ = (
         "_due",
@@ -185,12 +189,17 @@ class Book:
         "ended",
         "free",
         "held",
+        "hold_ms",
         "holds",
+        "holds_max",
         "items",
         "last_number",
         "order_pages",
         "orders",
         "pages",
+        "per_user",
+        "quick",
+        "sale",
         "sequence",
         "sold",
         "sold_out_refusals",
@@ -198,6 +207,11 @@ class Book:
     )
 
     def __init__(self, sale: int, secret: bytes) -> None:
+        self.sale = sale
+        self.quick = False  # the sale is open, and has no queue
+        self.per_user = 0
+        self.hold_ms = 0
+        self.holds_max = -1  # -1: as many as there is memory for
         self.items: ShardedMap[Item] = ShardedMap()
         self.sequence: list[Item] = []  # the items in the order of their declaration
         self.buyers: ShardedMap[Buyer] = ShardedMap()

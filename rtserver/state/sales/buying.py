@@ -44,8 +44,7 @@ def reserve(
 ) -> dict[str, Any]:
     """Raises RtError not_found, not_open, sold_out, no_pass, rate_limited, limit_reached."""
     items = sale.items_of(basket)
-    if sale.phase != "open":
-        raise sale.not_open()
+    sale.check_open()
     old = None if replaced is None else _open_hold(sale, now, replaced, user)
     returns = {} if old is None else old.basket()
     for item in items:
@@ -54,6 +53,8 @@ def reserve(
     if sale.room is not None and old is None:
         sale.room.check_pass(now, user, pass_id)
     _check_limits(sale, user, items, basket, returns, old)
+    if old is None:
+        _check_growth(sale)
     amounts = tuple(basket.values())
     if old is None:
         hold = sale.book.reserve(now, user, items, amounts, now + sale.terms.hold_ms)
@@ -69,6 +70,17 @@ def reserve(
     sale.note("reserved", now, by, user, hold.number, basket)
     sale.proceed(now)
     return sale.hold_map(hold)
+
+
+def _check_growth(sale: Sale) -> None:
+    """Raises RtError where no hold more can be kept."""
+    sale.growth.check()
+    most = sale.book.holds_max
+    if most >= 0 and sale.book.last_number >= most:
+        raise RtError(
+            LIMIT_REACHED,
+            f"{sale.book.last_number} holds were made, at most {most} (limits.sale_holds_max)",
+        )
 
 
 def _check_limits(
@@ -127,24 +139,19 @@ def confirm(
         return _confirmed(sale, hold, already=True)
     if hold.state == CANCELLED or sale.is_released(hold):
         raise _ended(sale, hold)
-    late = hold.state == EXPIRED
-    if not retake and (late or now >= hold.expires_at):
+    late = hold.state == EXPIRED or now >= hold.expires_at
+    if late and not retake:
         raise _ended(sale, hold)
     basket = hold.basket()
     if part is not None:
         _check_part(part, basket, f"hold {hold_id!r}")
     if late:
-        _check_retake(sale, hold, part or basket)
-    elif part is not None and part != basket:
-        rest = sale.book.split(hold, part)
-        sale.note("freed", now, by, hold.user, hold.number, rest)
-        sale.seat_all(sale.items_of(rest))
-    if late:
-        if part is not None and part != basket:
-            hold.items, hold.amounts = sale.items_of(part), tuple(part.values())
-        sale.book.retake(hold, now, reference)
-        sale.seat_all(hold.items)
+        _retake(sale, now, hold, part or basket, reference)
     else:
+        if part is not None and part != basket:
+            rest = sale.book.split(hold, part)
+            sale.note("freed", now, by, hold.user, hold.number, rest)
+            sale.seat_all(sale.items_of(rest))
         sale.book.sell(hold, now, reference)
     step = "retaken" if late else "confirmed"
     sale.note(step, now, by, hold.user, hold.number, hold.basket(), reference)
@@ -152,12 +159,22 @@ def confirm(
     return _confirmed(sale, hold, already=False)
 
 
-def _check_retake(sale: Sale, hold: Hold, basket: dict[str, int]) -> None:
+def _retake(
+    sale: Sale, now: int, hold: Hold, basket: dict[str, int], reference: str | None
+) -> None:
+    """Sells of an expired hold what is free. One whose timer has not fired yet expires first, so
+    that it makes no difference whether it has. Raises RtError sold_out, limit_reached."""
     items = sale.items_of(basket)
+    returns = hold.basket() if hold.state == HELD else {}
     for item in items:
-        if item.free < basket[item.name]:
+        if item.free + returns.get(item.name, 0) < basket[item.name]:
             raise item.sold_out().with_traceback(None)
-    _check_limits(sale, hold.user, items, basket, {}, hold)
+    _check_limits(sale, hold.user, items, basket, returns, hold)
+    if hold.state == HELD:
+        sale.give_back(hold, EXPIRED, now, "expired", None)
+    hold.items, hold.amounts = items, tuple(basket.values())
+    sale.book.retake(hold, now, reference)
+    sale.seat_all(items)
 
 
 def _confirmed(sale: Sale, hold: Hold, *, already: bool) -> dict[str, Any]:

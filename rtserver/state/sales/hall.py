@@ -9,8 +9,8 @@ longer by exactly 1, and the first row with one is taken.
 
 So all that a search needs to know is which rows have a free run of which length. It is kept for
 lengths up to what a search can ask for (longer ones count as one length), per zone, and the same
-for zones. A seat that is taken or freed changes the lengths of at most three runs: about 1.5 us
-in plain Python; a search costs 3 to 8 us, whatever the size of the hall.
+for zones. A seat that is taken or freed changes the lengths of at most three runs: at most 2 us
+in plain Python; a search costs 5 to 10, whatever the size of the hall.
 
 The state of a seat (free, held, sold) is the book's; the hall is derived from it, never dumped,
 and a seat whose stock was withdrawn is one that is taken.

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from rtserver.compiled import twin
 from rtserver.errors import CONFLICT, INVALID_PARAMS, NOT_FOUND, NOT_OPEN, RtError
 from rtserver.limits import HOLDS_PER_USER_MAX
+from rtserver.state.growth import Growth
 from rtserver.state.sales import book as plain_book
 from rtserver.state.sales.book import (
     CANCELLED,
@@ -73,6 +74,7 @@ class Sale:
         "closed",
         "created_at",
         "declared",
+        "growth",
         "hall",
         "items_max",
         "ledger",
@@ -97,6 +99,7 @@ class Sale:
         secret: str,
         created_at: int,
         *,
+        growth: Growth,
         emit: Callable[[Any], None],
         arm: Callable[[Sale, int], None],
     ) -> None:
@@ -113,6 +116,7 @@ class Sale:
         self.closed = False
         self.armed: tuple[int, int] | None = None  # (due, id) of its timer
         self.items_max: int | None = None
+        self.growth = growth
         self.refused: dict[str, int] = {}  # {error name: how often}; no state
         self.book: Book = _books.Book(number, secret.encode())
         self.ledger = Ledger()
@@ -142,6 +146,7 @@ class Sale:
         self.note("created", now, by, items={name: row.stock for name, row in items.items()})
         if self.terms.opens_at is None or self.terms.opens_at <= now:
             self._open(now, by)
+        self._tell_book()
         self.look_ahead(now)
 
     def configure(self, now: int, terms: SaleTerms, by: str | None) -> None:
@@ -157,6 +162,7 @@ class Sale:
             self._open(now, by)
         if terms.closes_at is not None and terms.closes_at <= now:
             self._close(now, by)
+        self._tell_book()
         self.proceed(now)
 
     def check_terms(self, terms: SaleTerms) -> None:
@@ -172,6 +178,12 @@ class Sale:
     def check_not_closed(self) -> None:
         if self.closed:
             raise RtError(CONFLICT, f"the sale {self.name!r} is closed, for good")
+
+    def _tell_book(self) -> None:
+        """What the short way of a reserve asks the book only."""
+        self.book.quick = self.phase == "open" and self.room is None
+        self.book.per_user = self.terms.per_user
+        self.book.hold_ms = self.terms.hold_ms
 
     def _set_queue(self, terms: SaleTerms) -> None:
         if terms.queue is None:
@@ -189,6 +201,7 @@ class Sale:
         elif self.paused:
             self.paused = False
             self.note("opened", now, by)
+            self._tell_book()
         self.proceed(now)
 
     def _open(self, now: int, by: str | None) -> None:
@@ -196,6 +209,7 @@ class Sale:
         self.note("opened", now, by)
         if self.room is not None:
             self.room.start(now)
+        self._tell_book()
 
     def pause(self, now: int, by: str | None) -> None:
         """Raises RtError conflict."""
@@ -205,6 +219,7 @@ class Sale:
         if not self.paused:
             self.paused = True
             self.note("paused", now, by)
+            self._tell_book()
 
     def close(self, now: int, release: bool, by: str | None) -> None:
         if not self.closed:
@@ -217,6 +232,7 @@ class Sale:
     def _close(self, now: int, by: str | None) -> None:
         self.closed = True
         self.note("closed", now, by)
+        self._tell_book()
 
     # --- items ---
 
@@ -269,6 +285,7 @@ class Sale:
             raise self.not_open()
         if self.room is None:
             return
+        self.growth.check()
         self.room.join(now, user, tied=tied, address=address)
         self.note("joined", now, by, user)
         self.proceed(now)
@@ -481,6 +498,11 @@ class Sale:
             self.refused[name] = self.refused.get(name, 0) + 1
             raise
 
+    def check_open(self) -> None:
+        """Raises RtError not_open where nothing can be reserved now."""
+        if self.phase != "open":
+            raise self.not_open()
+
     def not_open(self) -> RtError:
         return RtError(
             NOT_OPEN,
@@ -576,6 +598,7 @@ class Sale:
         self.declared = SaleTerms.of_row(declared)
         self.opened, self.paused, self.closed, self._releasing = flags
         self.armed = None if armed is None else (armed[0], armed[1])
+        self._tell_book()
 
     def release(self, entries_max: int) -> bool:
         """Frees a slice; True when nothing is left."""

@@ -38,6 +38,7 @@ class Sales:
         "_names",
         "_sales",
         "_timers",
+        "holds_max",
         "items_max",
         "last_number",
         "sales_max",
@@ -55,15 +56,21 @@ class Sales:
         self.last_number = 0
         self.sales_max: int | None = None
         self.items_max: int | None = None
+        self.holds_max = -1
 
     def __len__(self) -> int:
         return len(self._sales)
 
-    def enforce(self, sales_max: int, items_max: int) -> None:
+    def enforce(self, sales_max: int, items_max: int, holds_max: int) -> None:
         self.sales_max = sales_max
         self.items_max = items_max
+        self.holds_max = holds_max
         for sale in self.all():
-            sale.items_max = items_max
+            self._bound(sale)
+
+    def _bound(self, sale: Sale) -> None:
+        sale.items_max = self.items_max
+        sale.book.holds_max = self.holds_max
 
     def all(self) -> Iterator[Sale]:
         """In the order of their creation."""
@@ -78,6 +85,9 @@ class Sales:
         if sale is None:
             raise RtError(NOT_FOUND, f"there is no sale {name!r}")
         return sale
+
+    def of_number(self, number: int) -> Sale | None:
+        return self._by_number.get(number)
 
     def of_id(self, text: str) -> Sale:
         """The sale of a hold or an order. Raises RtError not_found."""
@@ -129,8 +139,8 @@ class Sales:
     def _new(
         self, number: int, name: str, terms: SaleTerms, seed: str, secret: str, now: int
     ) -> Sale:
-        sale = Sale(number, name, terms, seed, secret, now, emit=self._emit, arm=self._arm)
-        sale.items_max = self.items_max
+        sale = Sale(number, name, terms, seed, secret, now, growth=self._growth, emit=self._emit, arm=self._arm)
+        self._bound(sale)
         return sale
 
     def _enter(self, sale: Sale) -> None:

@@ -1,0 +1,42 @@
+# The C side of the short ways of sales: see _sale_ways.pyx.
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from rtserver.commands._journal cimport Journal
+from rtserver.state.sales._book cimport Book, Hold, Item
+from rtserver.wire._msgpack cimport Buffer, Cursor, Text
+
+@cython.final
+cdef class SaleWays:
+    cdef object sales
+    cdef object growth
+    cdef object connection  # who calls
+    cdef Journal journal
+    cdef int64_t now
+    cdef bint is_known  # whether the next two are of `connection`
+    cdef bytes caller  # packed, for the ledger
+    cdef bytes meta  # packed, for the record; None where it has none
+    cdef readonly bytes refusal  # packed: why the last call was refused; None where it was not
+    cdef object sale  # looked up last
+    cdef Book book
+    cdef bytes name
+    cdef Item item
+    cdef bytes sku
+    cdef Buffer record
+    cdef Buffer row
+
+    cdef void enter(self, connection, int64_t now)
+    cdef int reserve(self, Cursor *params, Buffer *out) except -1
+    cdef int confirm(self, Cursor *params, Buffer *out) except -1
+    cdef bint _find(self, const Text *name) except -1
+    cdef bint _find_number(self, int64_t number) except -1
+    cdef bint _keep(self, sale) except -1
+    cdef bint _find_item(self, const Text *sku) except -1
+    cdef int _take(self, str user, const Text *text, int64_t units, Buffer *out) except -1
+    cdef int _sell(self, Hold hold, const Text *id, const Text *reference, Buffer *out) except -1
+    cdef _know(self)
+    cdef int _note(self, int step, Hold hold, const Text *reference) except -1
+    cdef int _write(self) except -1
+    cdef void _put_item(self, Buffer *to, int64_t units) noexcept
+    cdef void _put_id(self, Buffer *to, const char *kind, Hold hold) noexcept

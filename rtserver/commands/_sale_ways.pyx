@@ -1,0 +1,428 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The short ways of sales: a reserve of one item without a queue, its refusal when the item is sold
+out, and the confirm of a hold of one item.
+
+A part of the compiled form, without a twin; _express.pyx says what a short way is. Here it has a
+refusal too, because nearly all requests of a sale are that one: it is the item's own, prepared once.
+What a short way leaves to the long one: several items, seats, limits of an item, names beyond ASCII,
+sales with a queue or that are not open, and whatever would be refused in another way.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from rtserver.commands._journal cimport Journal
+from rtserver.state.sales._book cimport Book, Buyer, Hold, Item
+from rtserver.wire._msgpack cimport (
+    Buffer,
+    Cursor,
+    Text,
+    free_buffer,
+    put_array,
+    put_byte,
+    put_bytes,
+    put_int,
+    put_text,
+    read_array,
+    read_int,
+    read_nil,
+    read_text,
+    reserve,
+)
+
+from rtserver.commands.journal import META_ADDRESS, META_SERVICE, META_USER
+from rtserver.limits import HOLDS_PER_USER_MAX
+from rtserver.state.sales.book import HELD
+from rtserver.state.sales.ledger import STEPS
+from rtserver.wire.codec import pack
+
+cdef int _held = HELD
+cdef Py_ssize_t _holds_max = HOLDS_PER_USER_MAX
+cdef int _reserved = STEPS.index("reserved")
+cdef int _confirmed = STEPS.index("confirmed")
+cdef bytes _reserve_head = b"\x93" + pack("sale.reserve") + b"\x01\x96"
+cdef bytes _confirm_head = b"\x93" + pack("sale.confirm") + b"\x01\x94"
+cdef bytes _refuse = pack("refuse")
+cdef bytes _hold_key = b"\x83" + pack("hold")
+cdef bytes _order_key = b"\x83" + pack("order")
+cdef bytes _items_key = pack("items")
+cdef bytes _expires_key = pack("expires_at")
+cdef bytes _already_key = pack("already") + b"\xc2"
+cdef const char *_digits = b"0123456789abcdef"
+DEF NAME_MAX = 255
+DEF RESULT_BYTES = 512
+DEF ID_BYTES = 64
+DEF UNITS_MAX = 1_000_000
+
+
+@cython.final
+cdef class SaleWays:
+    """Those of one server."""
+
+    def __init__(self, store, journal):
+        self.sales = store.sales
+        self.growth = store.growth
+        self.journal = journal
+
+    def __dealloc__(self):
+        free_buffer(&self.record)
+        free_buffer(&self.row)
+
+    cdef void enter(self, connection, int64_t now):
+        """The caller of what follows."""
+        self.connection = connection
+        self.now = now
+        self.is_known = False
+        self.refusal = None
+
+    # --- reserve ---
+
+    cdef int reserve(self, Cursor *params, Buffer *out) except -1:
+        """[name, user, {item: units}]; 1 with a result, or with `refusal`; 0: the long way."""
+        cdef Text name
+        cdef Text user
+        cdef Text sku
+        cdef uint32_t count, i
+        cdef int64_t units
+        if (
+            not read_array(params, &count)
+            or not 3 <= count <= 6
+            or not read_text(params, &name)
+            or not read_text(params, &user)
+            or params.at == params.end
+            or params.at[0] != 0x81
+        ):
+            return 0
+        params.at += 1
+        if not read_text(params, &sku) or not read_int(params, &units):
+            return 0
+        for i in range(3, count):
+            if not read_nil(params):
+                return 0
+        if (
+            params.at != params.end
+            or not 1 <= units <= UNITS_MAX
+            or not _is_plain_name(&user)
+            or not self._find(&name)
+            or not self.book.quick
+            or not self._find_item(&sku)
+        ):
+            return 0
+        if self.item.free < units:
+            if self.item.refusal_packed is None:
+                self.item.refusal_packed = pack(self.item.sold_out().as_wire())
+            self.book.sold_out_refusals += 1
+            self.refusal = self.item.refusal_packed
+            return 1
+        return self._take(PyUnicode_DecodeASCII(user.data, user.size, NULL), &user, units, out)
+
+    cdef int _take(self, str user, const Text *text, int64_t units, Buffer *out) except -1:
+        """Reserves what is free, unless a limit may say no."""
+        cdef Book book = self.book
+        cdef Item item = self.item
+        cdef Hold hold
+        cdef Buyer buyer
+        cdef Buffer *record = &self.record
+        cdef int64_t taken = 0
+        if (
+            not item.quick
+            or self.growth.refusal is not None
+            or (book.holds_max >= 0 and book.last_number >= book.holds_max)
+        ):
+            return 0
+        buyer = book.buyers.get(user)
+        if buyer is not None:
+            taken = buyer.taken
+            if len(buyer.held) >= _holds_max:
+                return 0
+        if book.per_user and taken + units > book.per_user:
+            return 0
+        hold = book.reserve(self.now, user, (item,), (units,), self.now + book.hold_ms)
+        self._note(_reserved, hold, NULL)
+        armed = self.sale.armed
+        if armed is None or hold.expires_at < <int64_t>armed[0]:
+            self.sale.look_ahead(self.now)
+        record.size = 0
+        reserve(record, 2 * RESULT_BYTES)
+        put_bytes(record, <const char *>_reserve_head, len(_reserve_head))
+        put_text(record, <const char *>self.name, len(self.name))
+        put_text(record, text.data, text.size)
+        self._put_item(record, units)
+        put_bytes(record, b"\xc0\xc0\xc0", 3)
+        self._write()
+        reserve(out, RESULT_BYTES + len(self.sku))
+        put_bytes(out, <const char *>_hold_key, len(_hold_key))
+        self._put_id(out, b"h", hold)
+        put_bytes(out, <const char *>_items_key, len(_items_key))
+        self._put_item(out, units)
+        put_bytes(out, <const char *>_expires_key, len(_expires_key))
+        put_int(out, hold.expires_at)
+        return 1
+
+    # --- confirm ---
+
+    cdef int confirm(self, Cursor *params, Buffer *out) except -1:
+        """[hold] or [hold, reference]; 1 with a result; 0: the long way."""
+        cdef Text id
+        cdef Text reference
+        cdef uint32_t count, i
+        cdef int64_t sale = 0, number = 0
+        cdef uint64_t tag = 0
+        cdef Hold hold
+        reference.data = NULL
+        if (
+            not read_array(params, &count)
+            or not 1 <= count <= 4
+            or not read_text(params, &id)
+            or (count > 1 and not read_nil(params) and not read_text(params, &reference))
+        ):
+            return 0
+        for i in range(2, count):
+            if not read_nil(params):
+                return 0
+        if (
+            params.at != params.end
+            or (reference.data != NULL and not _is_printable(&reference))
+            or not _read_id(&id, &sale, &number, &tag)
+            or not self._find_number(sale)
+        ):
+            return 0
+        hold = self.book.find(number, tag)
+        if (
+            hold is None
+            or hold.state != _held
+            or self.now >= hold.expires_at
+            or len(hold.items) != 1
+        ):
+            return 0
+        return self._sell(hold, &id, &reference, out)
+
+    cdef int _sell(self, Hold hold, const Text *id, const Text *reference, Buffer *out) except -1:
+        cdef Buffer *record = &self.record
+        cdef int64_t units = hold.amounts[0]
+        self.item = hold.items[0]
+        self.sku = self.item.name.encode()
+        words = None
+        if reference.data != NULL:
+            words = PyUnicode_DecodeASCII(reference.data, reference.size, NULL)
+        self.book.sell(hold, self.now, words)
+        self._note(_confirmed, hold, reference)
+        record.size = 0
+        reserve(record, 2 * RESULT_BYTES)
+        put_bytes(record, <const char *>_confirm_head, len(_confirm_head))
+        put_text(record, id.data, id.size)
+        _put_reference(record, reference)
+        put_byte(record, 0xC0)
+        put_bytes(record, <const char *>_refuse, len(_refuse))
+        self._write()
+        reserve(out, RESULT_BYTES + len(self.sku))
+        put_bytes(out, <const char *>_order_key, len(_order_key))
+        self._put_id(out, b"o", hold)
+        put_bytes(out, <const char *>_items_key, len(_items_key))
+        self._put_item(out, units)
+        put_bytes(out, <const char *>_already_key, len(_already_key))
+        return 1
+
+    # --- looking up ---
+
+    cdef bint _find(self, const Text *name) except -1:
+        """The sale of a name; the one before is the same most times."""
+        if (
+            self.sale is not None
+            and name.size == len(self.name)
+            and memcmp(name.data, <const char *>self.name, name.size) == 0
+            and not self.sale.closed
+        ):
+            return True
+        if not _is_plain_name(name):
+            return False
+        return self._keep(self.sales.get(PyUnicode_DecodeASCII(name.data, name.size, NULL)))
+
+    cdef bint _find_number(self, int64_t number) except -1:
+        """The sale of a number, if it is open and without a queue."""
+        if self.sale is None or self.book.sale != number or self.sale.closed:
+            if not self._keep(self.sales.of_number(number)):
+                return False
+        return self.book.quick
+
+    cdef bint _keep(self, sale) except -1:
+        self.sale = sale
+        self.item = None
+        self.sku = b""
+        if sale is None:
+            self.book = None
+            self.name = b""
+            return False
+        self.book = sale.book
+        self.name = sale.name.encode()
+        return True
+
+    cdef bint _find_item(self, const Text *sku) except -1:
+        if (
+            self.item is not None
+            and sku.size == len(self.sku)
+            and memcmp(sku.data, <const char *>self.sku, sku.size) == 0
+        ):
+            return True
+        if not _is_plain_name(sku):
+            return False
+        self.item = self.book.items.get(PyUnicode_DecodeASCII(sku.data, sku.size, NULL))
+        if self.item is None:
+            return False
+        self.sku = PyBytes_FromStringAndSize(sku.data, sku.size)
+        return True
+
+    # --- writing ---
+
+    cdef _know(self):
+        """Who calls, as the ledger and the record say it."""
+        user, service = self.connection.user, self.connection.service
+        address = self.connection.address
+        self.caller = pack(user or service)
+        self.meta = None
+        if user is not None or service is not None:
+            found = {META_USER: user, META_SERVICE: service, META_ADDRESS: address}
+            self.meta = pack({key: value for key, value in found.items() if value is not None})
+        self.is_known = True
+
+    cdef int _note(self, int step, Hold hold, const Text *reference) except -1:
+        """The step of the ledger."""
+        cdef Buffer *row = &self.row
+        cdef bytes user = hold.user.encode()
+        if not self.is_known:
+            self._know()
+        row.size = 0
+        reserve(row, 3 * RESULT_BYTES)
+        put_array(row, 7)
+        put_byte(row, <uint8_t>step)
+        put_int(row, self.now)
+        put_bytes(row, <const char *>self.caller, len(self.caller))
+        put_text(row, <const char *>user, len(user))
+        put_int(row, hold.number)
+        self._put_item(row, hold.amounts[0])
+        if reference == NULL:
+            put_byte(row, 0xC0)
+        else:
+            _put_reference(row, reference)
+        self.sale.ledger.append_packed(
+            PyBytes_FromStringAndSize(<const char *>row.data, row.size)
+        )
+        return 0
+
+    cdef int _write(self) except -1:
+        """Logs the record, with who acted."""
+        cdef Buffer *record = &self.record
+        if self.meta is not None:
+            record.data[0] = 0x94
+            reserve(record, len(self.meta))
+            put_bytes(record, <const char *>self.meta, len(self.meta))
+        return self.journal.record(record.data, record.size)
+
+    cdef void _put_item(self, Buffer *to, int64_t units) noexcept:
+        """{item: units}"""
+        put_byte(to, 0x81)
+        put_text(to, <const char *>self.sku, len(self.sku))
+        put_int(to, units)
+
+    cdef void _put_id(self, Buffer *to, const char *kind, Hold hold) noexcept:
+        """As `Book.id_of`."""
+        cdef char text[ID_BYTES]
+        cdef int size = 1
+        cdef int shift
+        text[0] = kind[0]
+        size += _put_hex(text + size, <uint64_t>self.book.sale)
+        text[size] = c"-"
+        size += 1
+        size += _put_hex(text + size, <uint64_t>hold.number)
+        text[size] = c"-"
+        size += 1
+        for shift in range(60, -4, -4):
+            text[size] = _digits[hold.tag >> shift & 15]
+            size += 1
+        put_text(to, text, size)
+
+
+cdef void _put_reference(Buffer *to, const Text *reference) noexcept:
+    if reference.data == NULL:
+        put_byte(to, 0xC0)
+    else:
+        put_text(to, reference.data, reference.size)
+
+
+cdef int _put_hex(char *to, uint64_t value) noexcept nogil:
+    """A number without leading zeros; how many digits."""
+    cdef int digits = 1
+    cdef int i
+    while digits < 16 and value >> (4 * digits):
+        digits += 1
+    for i in range(digits):
+        to[i] = _digits[value >> (4 * (digits - 1 - i)) & 15]
+    return digits
+
+
+cdef bint _read_id(const Text *id, int64_t *sale, int64_t *number, uint64_t *tag) noexcept nogil:
+    """An id as `Book.id_of` writes it for a hold, and in no other way."""
+    cdef Py_ssize_t at = 1
+    cdef uint64_t found = 0
+    if not 21 <= id.size < ID_BYTES or id.data[0] != c"h" or id.data[id.size - 17] != c"-":
+        return False
+    if not _read_hex(id, &at, &found) or at >= id.size - 17:
+        return False
+    sale[0] = <int64_t>found
+    at += 1
+    if not _read_hex(id, &at, &found) or at != id.size - 17:
+        return False
+    number[0] = <int64_t>found
+    at += 1
+    tag[0] = 0
+    while at < id.size:
+        if _digit(id.data[at]) < 0:
+            return False
+        tag[0] = tag[0] << 4 | <uint64_t>_digit(id.data[at])
+        at += 1
+    return True
+
+
+cdef bint _read_hex(const Text *id, Py_ssize_t *at, uint64_t *value) noexcept nogil:
+    """Digits up to a hyphen, without leading zeros, below 2**60."""
+    cdef Py_ssize_t start = at[0]
+    value[0] = 0
+    while at[0] < id.size and id.data[at[0]] != c"-":
+        if _digit(id.data[at[0]]) < 0 or at[0] - start >= 15:
+            return False
+        value[0] = value[0] << 4 | <uint64_t>_digit(id.data[at[0]])
+        at[0] += 1
+    return at[0] > start and id.data[start] != c"0"
+
+
+cdef inline int _digit(char c) noexcept nogil:
+    if c"0" <= c <= c"9":
+        return c - c"0"
+    if c"a" <= c <= c"f":
+        return c - c"a" + 10
+    return -1
+
+
+cdef bint _is_plain_name(const Text *text) noexcept nogil:
+    """Whether it is a name (wire/names.py) of ASCII."""
+    cdef Py_ssize_t i
+    if not 1 <= text.size <= NAME_MAX:
+        return False
+    for i in range(text.size):
+        if not 0x21 <= text.data[i] < 0x7F or text.data[i] == c",":
+            return False
+    return True
+
+
+cdef bint _is_printable(const Text *text) noexcept nogil:
+    """Whether it is a reference (commands/sale_kinds.py) of ASCII."""
+    cdef Py_ssize_t i
+    if not 1 <= text.size <= NAME_MAX:
+        return False
+    for i in range(text.size):
+        if not 0x20 <= text.data[i] < 0x7F:
+            return False
+    return True
