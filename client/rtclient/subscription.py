@@ -229,7 +229,9 @@ class Subscription(Generic[ItemT]):
         if feed.state is not None:
             self.begin(feed.epoch, feed.offset)
             self.put_state(feed.epoch, feed.state, 0)
-        elif not feed.has_history or since == {"last": 0} or (since is None and feed.is_numbered):
+        elif (
+            not feed.has_history or since == {"last": 0} or (since is None and feed.kind == "must")
+        ):
             self.begin(feed.epoch, feed.offset)
         elif isinstance(since, Mapping):
             await self._ask(self._take_newest, (self.channel, None, None, since["last"]))
