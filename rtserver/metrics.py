@@ -84,8 +84,8 @@ class Metrics:
         self.history_reads = 0  # pages read for subscribe replies
         self.turn = DurationHistogram()
 
-    def count_error(self, name: str) -> None:
-        self.errors[name] = self.errors.get(name, 0) + 1
+    def count_error(self, name: str, times: int = 1) -> None:
+        self.errors[name] = self.errors.get(name, 0) + times
 
     def count_close(self, name: str) -> None:
         self.closes[name] = self.closes.get(name, 0) + 1

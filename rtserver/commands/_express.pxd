@@ -48,7 +48,7 @@ cdef class Express:
     cdef NameTable names
     cdef PlainBoards boards
     cdef SaleWays sales
-    cdef readonly int64_t refusals  # since somebody asked
+    cdef int64_t refusals  # of the run that goes on, all of them because something is sold out
     cdef Buffer out  # replies of the run that goes on; one reader of frames runs at a time
     cdef Buffer synced  # and those that wait for the sync
     cdef Buffer scratch

@@ -252,11 +252,6 @@ cdef class Express:
         _put_length(out, start)
         return 1
 
-    def take_refusals(self):
-        """How many calls were refused as sold out since the last question."""
-        refusals, self.refusals = self.refusals, 0
-        return refusals
-
     cdef int _find_row(self, const Text *method) noexcept nogil:
         """Its number, or -1. Requests of one kind often follow one another."""
         cdef int number = self.last_row

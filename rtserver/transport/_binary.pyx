@@ -26,7 +26,7 @@ cdef extern from *:
     Py_ssize_t rt_send(int fd, const void *data, size_t size) noexcept
 
 from rtserver.commands.dispatch import Waiting
-from rtserver.errors import ProtocolError
+from rtserver.errors import SOLD_OUT, ProtocolError
 from rtserver.transport import binary, websocket
 from rtserver.transport.binary import COST_SHIFT, REPORT_COST
 from rtserver.transport.engine import Progress
@@ -35,6 +35,7 @@ from rtserver.wire.codec import unpack
 
 cdef int _cost_shift = COST_SHIFT
 cdef int _report_cost = REPORT_COST
+cdef str _sold_out = SOLD_OUT.name
 cdef object _IDLE = Progress.IDLE
 cdef object _MORE = Progress.MORE
 cdef object _BLOCKED = Progress.BLOCKED
@@ -272,6 +273,9 @@ cdef class FrameReader:
             return
         self._engine.metrics.commands += self._ran
         self._ran = 0
+        if self._express.refusals:
+            self._engine.metrics.count_error(_sold_out, self._express.refusals)
+            self._express.refusals = 0
         if self._express.out.size:
             self._connection.send(self._wrapped(&self._express.out))
         if self._waits:

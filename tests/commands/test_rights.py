@@ -163,7 +163,7 @@ def test_a_row_may_open_administration_for_services_too():
     ("row", "why"),
     [
         ({"command": "counter.ad", "role": "user"}, "no command; did you mean counter.add"),
-        ({"command": "sale.*", "role": "user"}, "'sale.*', which is no command"),
+        ({"command": "sails.*", "role": "user"}, "'sails.*', which is no command"),
         ({"command": "channel.publish_many", "role": "user"}, "write 'channel.publish'"),
         ({"command": "counter.add", "name": "u:$self*", "role": "user"}, "as a whole part"),
         ({"command": "counter.add", "name": "u-$self", "role": "user"}, "as a whole part"),

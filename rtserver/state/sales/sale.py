@@ -479,7 +479,7 @@ class Sale:
             "total": self.total(),
             "waiting": 0 if room is None else len(room),
             "active": 0 if room is None else room.active,
-            "refused": refused,
+            "refused": dict(sorted(refused.items())),
             "opens_at": self.terms.opens_at,
             "closes_at": self.terms.closes_at,
             "seed_sha256": self.seed_sha256,
