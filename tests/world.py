@@ -6,7 +6,7 @@ an empty store, so every test can ask whether the log alone gives the same state
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -27,7 +27,7 @@ from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
-from rtserver.session.watches import Watches
+from rtserver.session.watches import SubjectKind, Watches
 from rtserver.state.sales.audit import Audit
 from rtserver.state.store import Store
 from rtserver.transport.binary import new_frame_reader
@@ -155,6 +155,7 @@ class World:
         *,
         authority: Authority | None = None,
         rights: Sequence[RightsRow] = (),
+        kinds: Mapping[str, SubjectKind] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.table = load()
@@ -166,7 +167,7 @@ class World:
             lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
             restarted_ms=restarted_ms,
         )
-        self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
+        self.watches = Watches(subject_kinds(self.store, self.presence, kinds or {}), self.limits)
         self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics, rights)
