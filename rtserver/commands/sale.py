@@ -13,7 +13,7 @@ from typing import Any
 
 from rtserver.commands.context import Context
 from rtserver.commands.kinds import BOOL, LIMIT, NAME, PREFIX, TEXT, UINT, Shape, at_most, one_of
-from rtserver.commands.paging import fitting, name_bytes
+from rtserver.commands.paging import fitting, fitting_places, name_bytes
 from rtserver.commands.sale_kinds import (
     AMOUNTS,
     BASKET,
@@ -107,6 +107,7 @@ AUDIT = Shape("Audit", ok="bool", steps="int", items="int", problems="[text]")
 SEATS = Shape("Seats", items="{int}", zone="text?", row="text?")
 SALES = Shape("NamePage", items="[text]", next="text?")
 
+_BALANCE_BYTES = 64  # of an item's balance beside its name
 _AUDIT_COST = 1_000  # of the first piece, which is all of it for a small sale
 
 
@@ -309,7 +310,7 @@ def list_sales(
 def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int) -> dict[str, Any]:
     sale = store.sales.find(name)
     names = sale.item_names(after, limit)
-    kept = fitting(names, name_bytes)
+    kept = fitting(names, lambda sku: name_bytes(sku) + _BALANCE_BYTES)
     more = len(names) == limit or len(kept) < len(names)
     return {
         **sale.summary(),
@@ -549,7 +550,8 @@ def orders(
     user: str | None,
 ) -> dict[str, Any]:
     found, following = store.sales.find(name).orders(after, limit, state, user)
-    return {"orders": found, "next": following}
+    rows, following = fitting_places(found, following)
+    return {"orders": rows, "next": following}
 
 
 @_read(
@@ -562,8 +564,12 @@ def orders(
     summary="Every step of the sale, from the first on; next is the after of the next page.",
 )
 def ledger(store: Store, _ctx: Context, name: str, after: int, limit: int) -> dict[str, Any]:
-    steps, following = store.sales.find(name).steps(after, limit)
-    return {"items": steps, "next": following}
+    sale = store.sales.find(name)
+    end = after + limit
+    following = end if end < len(sale.ledger) else None
+    steps = ((step["seq"], step) for step in sale.steps(after, limit))
+    rows, following = fitting_places(steps, following)
+    return {"items": rows, "next": following}
 
 
 @_read(

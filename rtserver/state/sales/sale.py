@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from rtserver.compiled import twin
 from rtserver.errors import CONFLICT, INVALID_PARAMS, NOT_FOUND, NOT_OPEN, RtError
 from rtserver.limits import HOLDS_PER_USER_MAX
+from rtserver.state.chunks import fitting, packed_bytes
 from rtserver.state.growth import Growth
 from rtserver.state.sales import book as plain_book
 from rtserver.state.sales import ledger as plain_ledger
@@ -334,13 +336,21 @@ class Sale:
         return self.opened and self.book.free == 0 and self.book.held == 0
 
     def possessions(self, now: int, user: str) -> dict[str, Any]:
-        """The open holds and the last orders of a user, newest first."""
+        """The open holds and the last orders of a user, newest first, as many as fit into one
+        reply."""
+        found: dict[str, Any] = {"holds": [], "orders": []}
         buyer = self.book.buyers.get(user)
         if buyer is None:
-            return {"holds": [], "orders": []}
-        holds = [self.hold_map(hold) for hold in reversed(buyer.held) if hold.expires_at > now]
+            return found
         newest = (buyer.orders or [])[: -HOLDS_PER_USER_MAX - 1 : -1]
-        return {"holds": holds, "orders": [self._order_map(number) for number in newest]}
+        holds = (hold for hold in reversed(buyer.held) if self.state_of(now, hold) == "held")
+        rows = chain(
+            (("holds", self.hold_map(hold)) for hold in holds),
+            (("orders", self._order_map(number)) for number in newest),
+        )
+        for what, row in fitting(rows, packed_bytes):
+            found[what].append(row)
+        return found
 
     def proceed(self, now: int) -> None:
         """Lets the next in line in, as far as there is something for them."""
@@ -431,27 +441,26 @@ class Sale:
 
     def orders(
         self, after: int, limit: int, state: str | None, user: str | None
-    ) -> tuple[list[dict[str, Any]], int | None]:
-        """Orders from the place `after` on, and where to go on. Those that a filter leaves out
-        count against the limit: a page may be short, or empty, and have a next one."""
+    ) -> tuple[Iterator[tuple[int, dict[str, Any]]], int | None]:
+        """Orders with their places from the place `after` on, each made when it is asked for, and
+        where to go on. Those that a filter leaves out count against the limit: a page may be short,
+        or empty, and have a next one."""
         if user is None:
             numbers, total = self.book.order_numbers(after, limit), self.book.orders
         else:
             buyer = self.book.buyers.get(user)
             own = (None if buyer is None else buyer.orders) or []
             numbers, total = own[after : after + limit], len(own)
-        rows = [self._order_map(number) for number in numbers]
         end = after + len(numbers)
-        if state is not None:
-            rows = [row for row in rows if row["state"] == state]
-        return rows, end if numbers and end < total else None
+        places = enumerate(map(self._order_map, numbers), after + 1)
+        found = (pair for pair in places if state is None or pair[1]["state"] == state)
+        return found, end if numbers and end < total else None
 
-    def steps(self, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
-        """Steps of the ledger after a sequence number, and where to go on."""
-        rows = self.ledger.read(after, limit)
-        found = [self.step_map(seq, row) for seq, row in enumerate(rows, after + 1)]
-        end = after + len(rows)
-        return found, end if rows and end < len(self.ledger) else None
+    def steps(self, after: int, limit: int) -> Iterator[dict[str, Any]]:
+        """At most `limit` steps of the ledger after a sequence number, each made when it is asked
+        for."""
+        rows = self.ledger.rows(after, limit)
+        return (self.step_map(seq, row) for seq, row in enumerate(rows, after + 1))
 
     def step_map(self, seq: int, row: list[Any]) -> dict[str, Any]:
         """One step as it is told."""
