@@ -66,7 +66,8 @@ class Command:
     anybody needs. signed: a record says also which back end called. addressed: what it does depends
     on the caller's address, so a record says that whoever called. keeper: whose life bounds how
     long its answers to idempotency keys are remembered (None: their age). unproven: may be called
-    before it is known who calls, where that must be known.
+    before it is known who calls, where that must be known. offloaded: the handler may answer with a
+    coroutine, whose result is the reply.
     """
 
     __slots__ = (
