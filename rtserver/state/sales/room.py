@@ -304,6 +304,10 @@ class WaitingRoom:
 
     # --- reading ---
 
+    def visit(self, user: str) -> tuple[int, int] | None:
+        """Another value with each change of a user's visit; None without one. Cheap."""
+        return self._visits.find(user)
+
     def place(self, now: int, user: str) -> dict[str, Any]:
         """{state, position, eta_ms, pass_id, pass_expires_at} of anybody."""
         found: dict[str, Any] = {
