@@ -97,16 +97,15 @@ class Crowd:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _start(self, life: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(self._guard(life))
+        task = self._loop.create_task(life)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
 
-    async def _guard(self, life: Coroutine[Any, Any, None]) -> None:
-        try:
-            await life
-        except rtclient.Error as error:
-            if not error.retryable:
-                self._diary.contradictions.append(f"nobody should be told {error}")
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not (isinstance(error, rtclient.Error) and error.retryable):
+            self._diary.contradictions.append(f"nobody should be told {error!r}")
 
     async def _arrive(self, plan: Plan) -> None:
         if plan.kind is Kind.OWN:
