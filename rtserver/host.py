@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtserver import PROTOCOL_VERSION, __version__
+from rtserver.audits import Audits
 from rtserver.clock import Clock, ManualClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.compiled import active_modules
@@ -24,6 +25,7 @@ from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.snapshots import Snapshots
 from rtserver.state.channels import Channel
+from rtserver.state.sales.audit import Audit
 from rtserver.state.store import Store
 from rtserver.tick import Turn
 
@@ -49,6 +51,7 @@ class Host:
         log: Log,
         clock: Clock,
         snapshots: Snapshots,
+        audits: Audits,
         sessions: Sessions,
         memory: Memory,
     ) -> None:
@@ -69,6 +72,7 @@ class Host:
         self._log = log
         self._clock = clock
         self._snapshots = snapshots
+        self._audits = audits
         self._memory = memory
         self._started_ms = clock.now_ms()
         self._time_accepted = False
@@ -170,7 +174,10 @@ class Host:
             assert channel is not None, "channel.open opens the channel"
         return channel
 
-    # --- snapshots ---
+    # --- snapshots and audits ---
+
+    async def audit(self, audit: Audit) -> dict[str, Any]:
+        return await self._audits.finish(audit)
 
     async def snapshot(self) -> dict[str, Any]:
         return await self._snapshots.create()

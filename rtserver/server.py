@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rtserver.audits import Audits
 from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
@@ -167,6 +168,7 @@ class Server:
             config.log.snapshot_after_bytes,
             lambda: self._dispatcher.ctx.now,
         )
+        self._audits = Audits(self._turn, self._store.sales, config.limits)
         self._host = Host(
             config=config,
             directory=self.directory,
@@ -179,6 +181,7 @@ class Server:
             log=self._log,
             clock=clock,
             snapshots=self._snapshots,
+            audits=self._audits,
             sessions=sessions,
             memory=self._memory,
         )
@@ -312,6 +315,7 @@ class Server:
         if self._second is not None:
             self._second.cancel()
         self.listeners.close()
+        self._audits.stop()
         await self._snapshots.stop()
         if self.failure is None:
             self._drain = Drain(self._hub)

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 
 from rtserver.commands._journal cimport Journal
 from rtserver.state.sales._book cimport Book, Hold, Item
+from rtserver.state.sales._ledger cimport Ledger
 from rtserver.wire._msgpack cimport Buffer, Cursor, Text
 
 @cython.final
@@ -20,6 +21,7 @@ cdef class SaleWays:
     cdef readonly bytes refusal  # packed: why the last call was refused; None where it was not
     cdef object sale  # looked up last
     cdef Book book
+    cdef Ledger ledger
     cdef bytes name
     cdef Item item
     cdef bytes sku

@@ -21,6 +21,7 @@ from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.state.channels import Channel
+from rtserver.state.sales.audit import Audit
 
 __all__ = ["Context", "Host"]
 
@@ -72,6 +73,9 @@ class Host(Protocol):
         """The channel; one that does not exist yet is opened by a logged command."""
 
     def snapshot(self) -> Coroutine[Any, Any, dict[str, Any]]: ...
+
+    def audit(self, audit: Audit) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Goes on with an audit piece by piece, a turn each, to its result."""
 
 
 class Context:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rtserver.commands.channel import follow
@@ -30,7 +30,7 @@ from rtserver.commands.journal import (
 )
 from rtserver.commands.options import Options, parse_options
 from rtserver.commands.rights import Rights
-from rtserver.commands.table import ROLES, Ack, Command
+from rtserver.commands.table import ROLES, Ack, Command, Effect
 from rtserver.config import RightsRow
 from rtserver.errors import (
     DEADLINE_EXCEEDED,
@@ -167,6 +167,8 @@ class Dispatcher:
                 ack = "logged"
                 if options is not None:
                     _check_deadline(options, self.ctx.now, connection)
+                    if command.effect is Effect.READ:
+                        _act_for(self.ctx, options)
                 result = self._read(command, args)
         except RtError as error:
             if error.kind is DUPLICATE and request_id is not None:
@@ -177,7 +179,7 @@ class Dispatcher:
             else:
                 self._refuse(connection, request_id, error)
             return cost
-        if command.offloaded:
+        if command.offloaded and isinstance(result, Coroutine):
             connection.waiting += 1
             self.offloaded.append(Offloaded(connection, request_id, result))
         elif request_id is None:
@@ -292,8 +294,7 @@ class Dispatcher:
         ctx = self.ctx
         ack = options.ack or command.ack
         _check_deadline(options, ctx.now, connection)
-        if options.as_user is not None or options.address is not None:
-            _act_for(ctx, options)
+        _act_for(ctx, options)
         answers = self._store.answers
         scope = scope_of(ctx.user, ctx.service)
         key = options.idempotency_key
@@ -360,6 +361,9 @@ def _fingerprint(command: Command, args: list[Any]) -> bytes:
 
 
 def _act_for(ctx: Context, options: Options) -> None:
+    """Takes over for whom and from where a service acts. Raises RtError forbidden."""
+    if options.as_user is None and options.address is None:
+        return
     if ctx.role < _SERVICE_RANK:
         raise RtError(FORBIDDEN, "as_user and address need the role service", {"role": "service"})
     ctx.caller = None  # the next call enters anew

@@ -7,6 +7,7 @@ asked otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from rtserver.commands.table import Effect, Param, command
 from rtserver.errors import INVALID_PARAMS, RtError
 from rtserver.limits import BEST_SEATS_MAX, LIST_DEFAULT
 from rtserver.state.sales import buying, stocking
+from rtserver.state.sales.audit import Audit
 from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.terms import ItemTerms, QueueTerms, SaleTerms
 from rtserver.state.store import Store
@@ -104,6 +106,8 @@ LEDGER = Shape("Ledger", items="[Step]", next="int?")
 AUDIT = Shape("Audit", ok="bool", steps="int", items="int", problems="[text]")
 SEATS = Shape("Seats", items="{int}", zone="text?", row="text?")
 SALES = Shape("NamePage", items="[text]", next="text?")
+
+_AUDIT_COST = 1_000  # of the first piece, which is all of it for a small sale
 
 
 def _keeper(store: Store, args: list[Any]) -> str | None:
@@ -568,13 +572,15 @@ def ledger(store: Store, _ctx: Context, name: str, after: int, limit: int) -> di
     returns=AUDIT,
     key="name",
     right="service",
-    cost=100,
+    cost=_AUDIT_COST,
+    offloaded=True,
     summary="Adds up the ledger, and compares it with what the sale says of itself.",
 )
-def audit(store: Store, _ctx: Context, name: str) -> dict[str, Any]:
-    sale = store.sales.find(name)
-    sale.book.check()
-    return {"ok": True, "steps": len(sale.ledger), "items": len(sale.book.items), "problems": []}
+def audit(
+    store: Store, ctx: Context, name: str
+) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+    audit = Audit(store.sales.find(name))
+    return audit.result if audit.proceed(_AUDIT_COST) else ctx.host.audit(audit)
 
 
 # --- who is meant ---

@@ -65,7 +65,8 @@ class Command:
     right of its namespace opens the channel that is named (commands.rights); `right` is then what
     anybody needs. signed: a record says also which back end called. keeper: whose life bounds how
     long its answers to idempotency keys are remembered (None: their age). unproven: may be called
-    before it is known who calls, where that must be known.
+    before it is known who calls, where that must be known. offloaded: the handler may answer with a
+    coroutine, whose result is the reply.
     """
 
     __slots__ = (

@@ -195,8 +195,8 @@ class Sale:
                 old = self.open_hold(hold)
             except No as refusal:
                 why = refusal.names
-            if old is not None and old.user != user:
-                why = ("forbidden",)
+            if 1 <= hold <= len(self.holds) and self.holds[hold - 1].user != user:
+                old, why = None, ("not_found",)
         others = self._why_not(user, items, old)
         if why or others:
             raise No(*why, *others[:1])
