@@ -10,6 +10,7 @@ import jwt
 import pytest
 
 from rtserver.config import SalesConfig
+from rtserver.limits import Limits
 from tests.sales import HOLD_MS, Shop
 from tests.world import Refused, World
 
@@ -279,6 +280,15 @@ def test_an_address_takes_so_many_places_and_no_more():
     replayed = shop.world.replayed().sales.find("s").room
     with pytest.raises(Exception, match=r"took 2 places"):
         replayed.join(0, "u06", tied=True, address="10.0.0.1")
+
+
+def test_a_queue_has_an_end():
+    shop = Shop(World(Limits(sale_waiting_max=2)), queue=queue(active_max=1))
+    join(shop, "u00", "u01", "u02")
+    refusal = shop.attempt("join user=u03")[1]
+    assert refusal.name == "limit_reached"
+    assert "2 users wait, at most 2 (limits.sale_waiting_max)" in refusal.message
+    shop.settle()
 
 
 def test_a_user_takes_so_many_places_one_after_the_other():
