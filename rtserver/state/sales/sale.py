@@ -85,6 +85,7 @@ class Sale:
         "seed",
         "seed_sha256",
         "terms",
+        "waiting_max",
     )
 
     def __init__(
@@ -113,6 +114,7 @@ class Sale:
         self.closed = False
         self.armed: tuple[int, int] | None = None  # (due, id) of its timer
         self.items_max: int | None = None
+        self.waiting_max: int | None = None
         self.growth = growth
         self.refused: dict[str, int] = {}  # {error name: how often}; no state
         self.book: Book = _books.Book(number, secret.encode())
@@ -283,7 +285,7 @@ class Sale:
         if self.room is None:
             return
         self.growth.check()
-        self.room.join(now, user, tied=tied, address=address)
+        self.room.join(now, user, tied=tied, address=address, waiting_max=self.waiting_max)
         self.note("joined", now, by, user)
         self.proceed(now)
 

@@ -44,6 +44,7 @@ class Sales:
         "items_max",
         "last_number",
         "sales_max",
+        "waiting_max",
     )
 
     def __init__(self, timers: Timers, growth: Growth, emit: Callable[[Any], None]) -> None:
@@ -59,19 +60,22 @@ class Sales:
         self.sales_max: int | None = None
         self.items_max: int | None = None
         self.holds_max = -1
+        self.waiting_max: int | None = None
 
     def __len__(self) -> int:
         return len(self._sales)
 
-    def enforce(self, sales_max: int, items_max: int, holds_max: int) -> None:
+    def enforce(self, sales_max: int, items_max: int, holds_max: int, waiting_max: int) -> None:
         self.sales_max = sales_max
         self.items_max = items_max
         self.holds_max = holds_max
+        self.waiting_max = waiting_max
         for sale in self.all():
             self._bound(sale)
 
     def _bound(self, sale: Sale) -> None:
         sale.items_max = self.items_max
+        sale.waiting_max = self.waiting_max
         sale.book.holds_max = self.holds_max
 
     def all(self) -> Iterator[Sale]:
