@@ -30,7 +30,7 @@ from rtserver.commands.journal import (
 )
 from rtserver.commands.options import Options, parse_options
 from rtserver.commands.rights import Rights
-from rtserver.commands.table import ROLES, Ack, Command
+from rtserver.commands.table import ROLES, Ack, Command, Effect
 from rtserver.config import RightsRow
 from rtserver.errors import (
     DEADLINE_EXCEEDED,
@@ -167,6 +167,8 @@ class Dispatcher:
                 ack = "logged"
                 if options is not None:
                     _check_deadline(options, self.ctx.now, connection)
+                    if command.effect is Effect.READ:
+                        _act_for(self.ctx, options)
                 result = self._read(command, args)
         except RtError as error:
             if error.kind is DUPLICATE and request_id is not None:
@@ -252,7 +254,8 @@ class Dispatcher:
             if meta is None and coalesce is not None and coalesce(journal, args, result):
                 return result
             signed = ctx.user is not None or (command.signed and ctx.service is not None)
-            if signed or ctx.draws != drawn or meta is not None:
+            addressed = command.addressed and ctx.address is not None
+            if signed or addressed or ctx.draws != drawn or meta is not None:
                 meta = self._meta(meta or {}, drawn, result)
             journal.add(command, args if ctx.effect is None else ctx.effect, meta)
         except RtError:
@@ -292,8 +295,7 @@ class Dispatcher:
         ctx = self.ctx
         ack = options.ack or command.ack
         _check_deadline(options, ctx.now, connection)
-        if options.as_user is not None or options.address is not None:
-            _act_for(ctx, options)
+        _act_for(ctx, options)
         answers = self._store.answers
         scope = scope_of(ctx.user, ctx.service)
         key = options.idempotency_key
@@ -360,6 +362,9 @@ def _fingerprint(command: Command, args: list[Any]) -> bytes:
 
 
 def _act_for(ctx: Context, options: Options) -> None:
+    """Takes over for whom and from where a service acts. Raises RtError forbidden."""
+    if options.as_user is None and options.address is None:
+        return
     if ctx.role < _SERVICE_RANK:
         raise RtError(FORBIDDEN, "as_user and address need the role service", {"role": "service"})
     ctx.caller = None  # the next call enters anew

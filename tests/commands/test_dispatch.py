@@ -273,6 +273,23 @@ def test_acting_for_another_needs_the_service_role(world):
     assert world.call("channel.history", "open:1")["messages"][0]["sender"] == "ann"
 
 
+def test_a_service_reads_for_a_user_too(world):
+    world.call("sale.create", "s", {"a": 5})
+    hold = world.call("sale.reserve", "s", None, {"a": 1}, as_user="ann")
+    assert world.call("sale.place", "s", as_user="ann")["holds"] == [hold]
+    assert world.call("sale.place", "s", as_user="bob")["holds"] == []
+    with pytest.raises(Refused, match="invalid_params"):
+        world.call("sale.place", "s")
+
+
+def test_a_user_reads_for_nobody_else(world):
+    world.call("sale.create", "s", {"a": 5})
+    world.call("server.hello", None, "ann", None, "user")
+    for options in ({"as_user": "bob"}, {"as_user": "ann"}, {"address": "10.0.0.1"}):
+        with pytest.raises(Refused, match="forbidden"):
+            world.call("sale.place", "s", **options)
+
+
 def test_past_its_timeout_nothing_is_done(world):
     world.connection.last_heard_ms = world.now - 50
     with pytest.raises(Refused, match="deadline_exceeded"):

@@ -57,7 +57,7 @@ def reserve(
         _check_growth(sale)
     amounts = tuple(basket.values())
     if old is None:
-        hold = sale.book.reserve(now, user, items, amounts, now + sale.terms.hold_ms)
+        hold = sale.book.reserve(now, user, items, amounts, now + sale.terms.hold_ms, sale.book.buyers.get(user))
         if sale.room is not None:
             sale.room.reserved(user)
     else:
@@ -106,7 +106,7 @@ def _check_limits(
         most = item.per_user
         if not most:
             continue
-        of_item = 0 if buyer is None else buyer.taken_of.get(item.name, 0)
+        of_item = 0 if buyer is None else buyer.taken_of_item(item.name)
         after = of_item - returns.get(item.name, 0) + basket[item.name]
         if after > most:
             raise RtError(

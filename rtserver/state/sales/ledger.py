@@ -1,9 +1,11 @@
+# cython: language_level=3, annotation_typing=False
 """The ledger of a sale: every step that was taken, in order, never changed and never dropped.
 
 A step is a row [step, at, caller, user, hold number, {item: units}, reference]. Rows lie packed in
 chunks of at most so many rows and about so many bytes, some 50 bytes a row, without a Python object
 a row; a page is read by unpacking a chunk or two. What each step means for the units of the items
-that it names stands in `MOVES`: adding up the ledger gives the balances (reckoning.py).
+that it names stands in `MOVES`: adding up the ledger gives the balances (reckoning.py). One source,
+two forms, as the book.
 """
 
 from __future__ import annotations

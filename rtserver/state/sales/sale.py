@@ -21,6 +21,7 @@ from rtserver.errors import CONFLICT, INVALID_PARAMS, NOT_FOUND, NOT_OPEN, RtErr
 from rtserver.limits import HOLDS_PER_USER_MAX
 from rtserver.state.growth import Growth
 from rtserver.state.sales import book as plain_book
+from rtserver.state.sales import ledger as plain_ledger
 from rtserver.state.sales.book import (
     CANCELLED,
     EXPIRED,
@@ -51,6 +52,7 @@ _NO_PLACE: Final = {
 }
 _step = {name: place for place, name in enumerate(STEPS)}
 _books = twin(plain_book.__name__) or plain_book
+_ledgers = twin(plain_ledger.__name__) or plain_ledger
 
 
 class PlaceChanged(NamedTuple):
@@ -119,7 +121,7 @@ class Sale:
         self.growth = growth
         self.refused: dict[str, int] = {}  # {error name: how often}; no state
         self.book: Book = _books.Book(number, secret.encode())
-        self.ledger = Ledger()
+        self.ledger: Ledger = _ledgers.Ledger()
         self.hall = Hall()
         self.room: WaitingRoom | None = None
         self._releasing = False  # the sale was closed, and what is held goes back
@@ -337,7 +339,7 @@ class Sale:
         if buyer is None:
             return {"holds": [], "orders": []}
         holds = [self.hold_map(hold) for hold in reversed(buyer.held) if hold.expires_at > now]
-        newest = buyer.orders[: -HOLDS_PER_USER_MAX - 1 : -1]
+        newest = (buyer.orders or [])[: -HOLDS_PER_USER_MAX - 1 : -1]
         return {"holds": holds, "orders": [self._order_map(number) for number in newest]}
 
     def proceed(self, now: int) -> None:
@@ -436,7 +438,7 @@ class Sale:
             numbers, total = self.book.order_numbers(after, limit), self.book.orders
         else:
             buyer = self.book.buyers.get(user)
-            own = [] if buyer is None else buyer.orders
+            own = (None if buyer is None else buyer.orders) or []
             numbers, total = own[after : after + limit], len(own)
         rows = [self._order_map(number) for number in numbers]
         end = after + len(numbers)
