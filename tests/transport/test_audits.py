@@ -1,4 +1,4 @@
-"""Audits that take many turns: others go on meanwhile, one runs at a time, what ends them is said."""
+"""Audits that take many turns: others go on meanwhile, one runs at a time, and all are ended."""
 
 from __future__ import annotations
 

@@ -82,6 +82,10 @@ class Sales:
         """In the order of their creation."""
         return iter(self._sales.values())
 
+    def oldest_ms(self) -> int | None:
+        """When the oldest sale that exists was created."""
+        return next((sale.created_at for sale in self.all()), None)
+
     def get(self, name: str) -> Sale | None:
         return self._sales.get(name)
 
