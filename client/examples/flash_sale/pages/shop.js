@@ -118,14 +118,30 @@ function draw() {
   drawGoods();
   drawHolds();
   drawOrders();
-  const canBuy = isInside() && rt.state === "connected" && !busy;
-  for (const control of document.querySelectorAll("[data-buys]")) {
-    control.disabled = !canBuy || control.dataset.left === "0";
-  }
-  for (const button of $("visit").querySelectorAll("button")) {
-    button.disabled = busy > 0 || rt.state !== "connected";
+  const isReady = rt.state === "connected" && !busy;
+  for (const button of document.querySelectorAll("button")) {
+    const mayBuy = !("buys" in button.dataset) || (isInside() && button.dataset.left !== "0");
+    button.setAttribute("aria-disabled", String(!isReady || !mayBuy));
   }
   tick();
+}
+
+// Not `disabled`: what a keyboard is on must not vanish under it, and a seat can be read out when it
+// cannot be had.
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[aria-disabled=true]")) return;
+  event.preventDefault();
+  event.stopPropagation();
+}, { capture: true });
+
+/** Before something goes away: the keyboard goes on where it is said how she stands. */
+function leaves(node) {
+  if (node.contains(document.activeElement)) $("standing").focus();
+}
+
+function show(button, isShown) {
+  if (!isShown) leaves(button);
+  button.hidden = !isShown;
 }
 
 const isInside = () => sale.state === "open" && ["admitted", "holding"].includes(place.state);
@@ -143,9 +159,9 @@ function drawPlace() {
   $("place").dataset.state = state;
   put($("standing"), line);
   const mayJoin = ["none", "done"].includes(state) && sale.state !== "closed";
-  $("join").hidden = !mayJoin;
-  $("leave").hidden = !["waiting", "admitted"].includes(state);
-  $("leave").textContent = state === "waiting" ? "Give up my place" : "Leave";
+  show($("join"), mayJoin);
+  show($("leave"), ["waiting", "admitted"].includes(state));
+  put($("leave"), state === "waiting" ? "Give up my place" : "Leave");
 }
 
 const opensIn = () => (sale.state === "scheduled" && sale.opens_at ? sale.opens_at - now() : null);
@@ -223,6 +239,7 @@ function drawHolds() {
   const present = new Set(place.holds.map(({ hold }) => hold));
   for (const [hold, line] of holdLines) {
     if (present.has(hold)) continue;
+    leaves(line);
     line.remove();
     holdLines.delete(hold);
   }
@@ -327,7 +344,6 @@ $("leave").addEventListener("click", () => {
   given.add("place");
   run(() => rt.sale.leave(SALE));
 });
-for (const control of $("best").elements) control.dataset.buys = "";
 $("best").addEventListener("submit", (event) => {
   event.preventDefault();
   reserve({ best: { zone: "hall", count: Number($("count").value) } });
