@@ -146,7 +146,7 @@ class _Place:
         if buyer is None:
             return None
         holds = [(hold.number, hold.expires_at, hold.items, hold.amounts) for hold in buyer.held]
-        return buyer.taken, len(buyer.orders), holds
+        return buyer.taken, len(buyer.orders or ()), holds
 
     def state(self, now: int) -> dict[str, Any]:
         sale = self._sales.get(self._name)
