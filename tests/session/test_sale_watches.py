@@ -3,6 +3,8 @@ whoever is let in."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -280,7 +282,7 @@ def test_whoever_is_let_in_is_told_at_once_among_any_number_of_watchers():
     users = [f"u{number}" for number in range(300)]
     join(shop, *users)
     watchers = {user: Watcher(world, place(user)) for user in users}
-    for ahead, user in zip(users, users[1:6], strict=False):
+    for ahead, user in pairwise(users[:6]):
         world.advance(7)
         shop.ask("sale.leave", name="s", user=ahead)
         assert watchers[user].take()[-1]["state"] == "admitted"
