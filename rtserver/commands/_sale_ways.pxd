@@ -12,10 +12,12 @@ from rtserver.wire._msgpack cimport Buffer, Cursor, Text
 cdef class SaleWays:
     cdef object sales
     cdef object growth
-    cdef object connection  # who calls
+    cdef object user  # of who calls, as the next two; nothing keeps a connection here
+    cdef object service
+    cdef object address
     cdef Journal journal
     cdef int64_t now
-    cdef bint is_known  # whether the next two are of `connection`
+    cdef bint is_known  # whether the next two are of who calls
     cdef bytes caller  # packed, for the ledger
     cdef bytes meta  # packed, for the record; None where it has none
     cdef readonly bytes refusal  # packed: why the last call was refused; None where it was not

@@ -77,7 +77,9 @@ cdef class SaleWays:
 
     cdef void enter(self, connection, int64_t now):
         """The caller of what follows."""
-        self.connection = connection
+        self.user = connection.user
+        self.service = connection.service
+        self.address = connection.address
         self.now = now
         self.is_known = False
         self.refusal = None
@@ -285,8 +287,7 @@ cdef class SaleWays:
 
     cdef _know(self):
         """Who calls, as the ledger and the record say it."""
-        user, service = self.connection.user, self.connection.service
-        address = self.connection.address
+        user, service, address = self.user, self.service, self.address
         self.caller = pack(user or service)
         self.meta = None
         if user is not None or service is not None:

@@ -326,6 +326,7 @@ def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int
     params=[_name, _user, Param("challenge", TEXT, None)],
     returns=PLACE,
     key="name",
+    addressed=True,
     summary="A place in the queue, one a user; joining again tells where it is.",
 )
 def join(
@@ -333,13 +334,15 @@ def join(
 ) -> dict[str, Any]:
     sale = store.sales.find(name)
     who = ctx.acting_for(user)
+    herself = ctx.service is None and ctx.user == who
+    if challenge is not None:
+        ctx.log_as(name, user, None)  # a record that exists needs no proof any more
     with sale.refusing():
         if sale.room is None or not sale.room.knows(who):
             if sale.asks_challenge:
                 ctx.need_challenge(name, who, challenge)
-            tied = ctx.service is None and ctx.user == who
-            sale.join(ctx.now, who, tied=tied, address=ctx.address, by=_by(ctx))
-        else:
+            sale.join(ctx.now, who, tied=herself, address=ctx.address, by=_by(ctx))
+        elif not (herself and sale.room.tie(who)):
             ctx.log_nothing()
     return sale.place(ctx.now, who)
 

@@ -247,13 +247,19 @@ async def test_a_ledger_is_followed_step_by_step():
     ):
         assert steps.position == ("e", 4)
         server.peer.push("message", step(5))
-        server.peer.push("gap", {"channel": "$sale:x:ledger", "why": "slow", "to": 6})
+        gap = {"channel": "$sale:x:ledger", "why": "slow", "from": 6, "to": 6}
+        server.peer.push("gap", gap)
         server.peer.push("message", step(7))
         first = await asyncio.wait_for(anext(steps), 10)
         assert first == Step(5, 7, "reserved", "shop", "ann", "h1", {"cup": 1}, None)
         assert steps.position == ("e", 5)
         assert isinstance(await anext(steps), rtclient.Gap)
         assert (await anext(steps)).seq == 7
+        async with rt.sale.follow_ledger("x") as others:
+            assert others.position == ("e", 7)
+            server.peer.push("message", step(8))
+            assert (await asyncio.wait_for(anext(others), 10)).seq == 8
+        assert [request[2] for request in server.requests].count("channel.history") == 0
 
 
 # --- with the real one ---

@@ -130,7 +130,7 @@ class Audit:
             summed = (account.taken, account.open, account.orders)
             said = (0, 0, 0)
             if buyer is not None:
-                said = (buyer.taken, len(buyer.held), len(buyer.orders))
+                said = (buyer.taken, len(buyer.held), len(buyer.orders or ()))
             if summed != said:
                 self._wrong(f"units, holds and orders of {account.user!r}", summed, said)
         self._users += len(accounts)

@@ -48,6 +48,7 @@ HOLD_STATES = ("held", "sold", "cancelled", "expired", "refunded")
 
 _PAGE = 4_096  # holds a list
 _TAGS = 8  # of one digest
+_DIGITS_MAX = 15  # of a number in an id: it fits 64 bits in the compiled form too
 
 
 class Item:
@@ -612,9 +613,12 @@ class Book:
 
 
 def parse_id(text: str) -> tuple[str, int, int, int] | None:
-    """(kind, sale, number, tag) of the id of a hold (kind h) or an order (kind o)."""
+    """(kind, sale, number, tag) of the id of a hold (kind h) or an order (kind o); None of what is
+    no such id, or has numbers that no sale and no hold ever gets."""
     parts = text[1:].split("-")
     if text[:1] not in ("h", "o") or len(parts) != 3 or len(parts[2]) != 16:
+        return None
+    if len(parts[0]) > _DIGITS_MAX or len(parts[1]) > _DIGITS_MAX:
         return None
     try:
         sale, number, tag = (int(part, 16) for part in parts)

@@ -326,6 +326,8 @@ class Sale:
             raise No("not_found")
         for earlier, basket in found.refunds:
             if reference is not None and earlier == reference:
+                if items is not None and items != basket:
+                    raise No("conflict")
                 return {"order": order, "items": basket, "already": True}
         left = found.kept()
         if not left:
