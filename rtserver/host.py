@@ -19,6 +19,7 @@ from rtserver.loop import loop_name
 from rtserver.memory import Memory
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
+from rtserver.session.challenges import Challenges
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
@@ -54,6 +55,7 @@ class Host:
         audits: Audits,
         sessions: Sessions,
         memory: Memory,
+        challenges: Challenges,
     ) -> None:
         self.sessions = sessions
         self.blocks = hub.blocks
@@ -74,6 +76,7 @@ class Host:
         self._snapshots = snapshots
         self._audits = audits
         self._memory = memory
+        self._challenges = challenges
         self._started_ms = clock.now_ms()
         self._time_accepted = False
 
@@ -154,6 +157,9 @@ class Host:
 
     def identify(self, token: str) -> Identity:
         return self._hub.identify(token, None)
+
+    def check_challenge(self, sale: str, user: str, token: str | None) -> None:
+        self._challenges.check(sale, user, token, self._dispatcher.ctx.now)
 
     def act_as(self, connection: Connection, identity: Identity) -> None:
         self._hub.act_as(connection, identity)

@@ -15,12 +15,13 @@ from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
 from rtserver.commands.table import ROLES, load
-from rtserver.config import AuthConfig, RightsRow
+from rtserver.config import AuthConfig, RightsRow, SalesConfig
 from rtserver.errors import DISK_FULL, ERRORS, RtError
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.auth import Authority
 from rtserver.session.blocks import Blocks
+from rtserver.session.challenges import Challenges
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.presence import Presence
@@ -118,6 +119,9 @@ class FakeHost:
     def identify(self, token: str) -> Any:
         return self._world.authority.identify(token, None, self._world.now)
 
+    def check_challenge(self, sale: str, user: str, token: str | None) -> None:
+        self._world.challenges.check(sale, user, token, self._world.now)
+
     def act_as(self, connection: Connection, identity: Identity) -> None:
         connection.identify(identity)
         self._world.presence.identified(connection)
@@ -154,6 +158,7 @@ class World:
         restarted_ms: int | None = None,
         *,
         authority: Authority | None = None,
+        sales: SalesConfig | None = None,
         rights: Sequence[RightsRow] = (),
         kinds: Mapping[str, SubjectKind] | None = None,
     ) -> None:
@@ -172,6 +177,7 @@ class World:
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics, rights)
         self.authority = authority or Authority(AuthConfig(), dev=True)
+        self.challenges = Challenges(sales or SalesConfig())
         self.dispatcher.attach(FakeHost(self))
         self.express = new_express(self.table, self.store, self.dispatcher)
         self.waiting = self.dispatcher.waiting

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rtserver.state.chunks import fitting, fitting_places
+from rtserver.state.chunks import fitting
 
-__all__ = ["fitting", "fitting_places", "name_bytes"]
+__all__ = ["fitting", "name_bytes"]
 
 _ROW_BYTES = 32  # of a listed thing beside its name
 

@@ -94,9 +94,10 @@ def _declared(least: int) -> Any:
 
 
 def _basket(value: Any) -> dict[str, int]:
-    for name, amount in _named(value, BASKET_MAX).items():
+    basket = _named(value, BASKET_MAX)
+    for name, amount in basket.items():
         _of_item(name, _amount, amount)
-    return value  # type: ignore[no-any-return]
+    return basket
 
 
 def _amount(value: Any) -> int:

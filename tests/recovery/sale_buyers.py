@@ -1,4 +1,6 @@
-"""Buyers as they are: they join, look, reserve, buy, change their minds, ask twice, or vanish.
+"""What is for sale, and buyers as they are.
+
+They join, look, reserve, buy, change their minds, ask twice, or vanish.
 
 A script is a generator that gives an operation and gets it back when it is settled, however often
 it had to be sent. It checks what it is told against what it was told before, and only that: what
@@ -8,10 +10,81 @@ is in the ledger is looked up by the trial.
 from __future__ import annotations
 
 from tests.recovery.lines import OK, Operation
+from tests.recovery.sale_proof import Proof, Queue
 
+FOREVER_MS = 4_102_444_800_000  # the year 2100
 PATIENCE = 25  # looks at a place in the queue
 LOST = {"expired", "already_cancelled"}  # what a hold may be that was held a while ago
 NOT_NOW = {"sold_out", "not_open", "limit_reached", "no_pass", "rate_limited"}
+
+
+QUEUE = {"rate_per_s": 400, "active_max": 60, "pass_ms": 8_000, "grace_ms": 5_000}
+SEATS = [(zone, row, seat) for zone in "ab" for row in range(4) for seat in range(20)]
+
+
+class Sale:
+    """What is for sale, and who came. `kind`: plain, queue or hall."""
+
+    def __init__(self, name, kind, hold_ms, chance):
+        self.name = name
+        self.kind = kind
+        self.hold_ms = hold_ms
+        self.queue = QUEUE if kind == "queue" else None
+        self.buyers = []
+        self.restocks = []
+        self.opened = False  # and somebody was told so
+        if kind == "hall":
+            places = {f"{zone}{row}-{seat}": (zone, row, seat) for zone, row, seat in SEATS}
+            self.items = {
+                sku: {"stock": 1, "zone": zone, "row": f"{zone}{row}", "seat": seat}
+                for sku, (zone, row, seat) in places.items()
+            }
+        else:
+            self.items = {f"p{n}": {"stock": chance.randint(100, 500)} for n in range(3)}
+            self.items["p1"]["per_user"] = 2
+        self.per_user = {None: 4, **({} if kind == "hall" else {"p1": 2})}
+        self.skus = sorted(self.items)
+
+    def params(self):
+        """Of sale.create."""
+        queued = {"queue": self.queue, "opens_at": FOREVER_MS} if self.queue else {}
+        terms = {"per_user": self.per_user[None], "hold_ms": self.hold_ms}
+        return {"name": self.name, "items": self.items, **terms, **queued}
+
+    def created(self, told):
+        self.seed_sha256 = told["seed_sha256"]
+        self.proof = self.fresh_proof()
+
+    def fresh_proof(self):
+        """Nothing read yet."""
+        queue = None if self.queue is None else Queue(self.queue, self.seed_sha256)
+        stock = {sku: item["stock"] for sku, item in self.items.items()}
+        return Proof(stock, self.per_user, self.hold_ms, queue)
+
+    def is_over(self):
+        """Whether there is little left to buy, or much to prove."""
+        free = sum(balance["free"] for balance in self.proof.balances.values())
+        return free < 20 or len(self.proof.holds) > 5_000
+
+    def wish(self, chance):
+        """What a reserve asks for."""
+        if self.kind == "hall" and chance.random() < 0.7:
+            zone = chance.choice([{}, {"zone": "a"}, {"zone": "b"}])
+            return {"best": {**zone, "count": chance.randint(1, 4)}}
+        most = 1 if self.kind == "hall" else 2
+        skus = chance.sample(self.skus, chance.randint(1, 2))
+        return {"items": {sku: chance.randint(1, most) for sku in skus}}
+
+    def part(self, chance, items):
+        """Some of the items, at least one unit."""
+        sku = chance.choice(sorted(items))
+        return {sku: chance.randint(1, items[sku])}
+
+    def delivery(self, chance, number):
+        """What a restock brings, or takes away."""
+        if self.kind == "hall":
+            return {f"new{number}": 1}
+        return {chance.choice(self.skus): chance.randint(-3, 9)}
 
 
 class Buyer:
@@ -127,7 +200,9 @@ class Buyer:
         done = yield self.write("sale.confirm", **params, late=late)
         expected = part.get("items") or hold["items"]
         if done.state != OK:
-            assert done.error in LOST | ({"sold_out", "limit_reached"} if late != "refuse" else set())
+            assert done.error in LOST | (
+                {"sold_out", "limit_reached"} if late != "refuse" else set()
+            )
             return
         assert done.told["items"] == expected, done
         if self.chance.random() < 0.3:
@@ -172,9 +247,7 @@ class Buyer:
 
     def replace(self, hold):
         wanted = self.sale.wish(self.chance)
-        other = yield self.write(
-            "sale.reserve", name=self.sale.name, **wanted, hold=hold["hold"]
-        )
+        other = yield self.write("sale.reserve", name=self.sale.name, **wanted, hold=hold["hold"])
         if other.state != OK:
             assert other.error in LOST | {"sold_out", "limit_reached", "not_open"}, other
             yield from self.buy(hold)

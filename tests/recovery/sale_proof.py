@@ -8,7 +8,7 @@ and an allowance for it. Nothing here is shared with the server but the names of
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 
 MOVES = {
     "created": ("in", "free"),
@@ -122,6 +122,7 @@ class Proof:
         self.open = {}  # user -> number of open holds
         self.restocks = []
         self.orders = []  # ids of holds in the order of their sale
+        self.counts = Counter()  # (user, step) -> how often
 
     def take(self, step, seed):
         """The next step; `seed` as the sale tells it."""
@@ -130,6 +131,7 @@ class Proof:
         assert step["at"] >= self.at, "time went backwards"
         self.at = step["at"]
         name = step["step"]
+        self.counts[step["user"], name] += 1
         if name in MOVES:
             self._move(*MOVES[name], step["items"])
         if step["hold"] is not None:

@@ -20,9 +20,9 @@ from typing import Any, Final
 from rtserver.state.sales.ledger import MOVES, Row
 from rtserver.structs.sharded_map import ShardedMap
 
-__all__ = ["HOLD_WORDS", "OPEN", "PAGE", "Account", "Problems", "Reckoning", "Units"]
+__all__ = ["HOLD_WORDS", "PROBLEMS_MAX", "Account", "Problems", "Reckoning", "Units"]
 
-PAGE: Final = 4_096  # holds, or users, a list
+_PAGE: Final = 4_096  # holds, or users, a list
 PROBLEMS_MAX: Final = 100  # that are told; more are counted
 
 # What the ledger says of a hold. 0: nothing yet.
@@ -104,9 +104,9 @@ class _HoldPage:
     __slots__ = ("owners", "states", "sums")
 
     def __init__(self) -> None:
-        self.states = bytearray(PAGE)
-        self.sums = array("Q", bytes(8 * PAGE))  # of what is held or sold
-        self.owners: list[Account | None] = [None] * PAGE
+        self.states = bytearray(_PAGE)
+        self.sums = array("Q", bytes(8 * _PAGE))  # of what is held or sold
+        self.owners: list[Account | None] = [None] * _PAGE
 
 
 class Reckoning:
@@ -152,8 +152,8 @@ class Reckoning:
 
     def hold(self, number: int) -> tuple[int, int, str | None]:
         """(state, sum of what is held or sold, user) of a hold."""
-        page = self._pages[number // PAGE]
-        place = number % PAGE
+        page = self._pages[number // _PAGE]
+        place = number % _PAGE
         owner = page.owners[place]
         return page.states[place], page.sums[place], None if owner is None else owner.user
 
@@ -170,7 +170,7 @@ class Reckoning:
         found: list[Account] = []
         limit = min(limit, len(self.users) - after)
         while len(found) < limit:
-            page, skipped = divmod(after + len(found), PAGE)
+            page, skipped = divmod(after + len(found), _PAGE)
             found += self._accounts[page][skipped : skipped + limit - len(found)]
         return found
 
@@ -271,7 +271,7 @@ class Reckoning:
             if number != self.last_number + 1:
                 self._wrong(step, f"is hold {number}, the one before was {self.last_number}")
             self.last_number = number
-            while len(self._pages) <= number // PAGE:
+            while len(self._pages) <= number // _PAGE:
                 self._pages.append(_HoldPage())
             expected = NONE
         else:
@@ -281,7 +281,7 @@ class Reckoning:
         if account is None:
             account = Account(user)
             self.users.insert(user, account)
-            if len(self._accounts[-1]) == PAGE:
+            if len(self._accounts[-1]) == _PAGE:
                 self._accounts.append([])
             self._accounts[-1].append(account)
         if not account.open and not account.orders:
@@ -298,8 +298,8 @@ class Reckoning:
         if not 0 < number <= self.last_number:
             self._wrong(step, f"is about hold {number}, which never was")
             return _HoldPage(), 0, None
-        page = self._pages[number // PAGE]
-        place = number % PAGE
+        page = self._pages[number // _PAGE]
+        place = number % _PAGE
         state = page.states[place]
         if state != expected:
             self._wrong(

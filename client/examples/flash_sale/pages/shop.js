@@ -86,13 +86,13 @@ async function setClock() {
 rt.sale.watch(SALE, (state) => {
   sale = state;
   draw();
-}).ready.catch((error) => put($("standing"), `There is no sale here: ${error.message}.`));
+}).ready.catch((error) => tell(error.message));
 
 rt.sale.watchPlace(SALE, (state) => {
   if (place) notice(place, state);
   place = state;
   draw();
-}).ready.catch(() => {});
+}).ready.catch((error) => tell(error.message));
 
 /** What happened to her without her doing. */
 function notice(before, after) {
@@ -118,14 +118,30 @@ function draw() {
   drawGoods();
   drawHolds();
   drawOrders();
-  const canBuy = isInside() && rt.state === "connected" && !busy;
-  for (const control of document.querySelectorAll("[data-buys]")) {
-    control.disabled = !canBuy || control.dataset.left === "0";
-  }
-  for (const button of $("visit").querySelectorAll("button")) {
-    button.disabled = busy > 0 || rt.state !== "connected";
+  const isReady = rt.state === "connected" && !busy;
+  for (const button of document.querySelectorAll("button")) {
+    const mayBuy = !("buys" in button.dataset) || (isInside() && button.dataset.left !== "0");
+    button.setAttribute("aria-disabled", String(!isReady || !mayBuy));
   }
   tick();
+}
+
+// Not `disabled`: what a keyboard is on must not vanish under it, and a seat can be read out when it
+// cannot be had.
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[aria-disabled=true]")) return;
+  event.preventDefault();
+  event.stopPropagation();
+}, { capture: true });
+
+/** Before something goes away: the keyboard goes on where it is said how she stands. */
+function leaves(node) {
+  if (node.contains(document.activeElement)) $("standing").focus();
+}
+
+function show(button, isShown) {
+  if (!isShown) leaves(button);
+  button.hidden = !isShown;
 }
 
 const isInside = () => sale.state === "open" && ["admitted", "holding"].includes(place.state);
@@ -142,10 +158,10 @@ function drawPlace() {
   const { state, standing: line } = standing(place, sale, opensIn());
   $("place").dataset.state = state;
   put($("standing"), line);
-  const mayJoin = ["none", "done"].includes(state) && sale.state !== "closed";
-  $("join").hidden = !mayJoin;
-  $("leave").hidden = !["waiting", "admitted"].includes(state);
-  $("leave").textContent = state === "waiting" ? "Give up my place" : "Leave";
+  const mayJoin = ["none", "done"].includes(state);
+  show($("join"), mayJoin);
+  show($("leave"), ["waiting", "admitted"].includes(state));
+  put($("leave"), state === "waiting" ? "Give up my place" : "Leave");
 }
 
 const opensIn = () => (sale.state === "scheduled" && sale.opens_at ? sale.opens_at - now() : null);
@@ -223,6 +239,7 @@ function drawHolds() {
   const present = new Set(place.holds.map(({ hold }) => hold));
   for (const [hold, line] of holdLines) {
     if (present.has(hold)) continue;
+    leaves(line);
     line.remove();
     holdLines.delete(hold);
   }
@@ -322,12 +339,15 @@ function reserve(wanted) {
   return run(() => rt.sale.reserve(SALE, { ...wanted, pass_id: place.pass_id }));
 }
 
-$("join").addEventListener("click", () => run(() => rt.sale.join(SALE)));
+$("join").addEventListener("click", () => run(async () => {
+  const before = place;
+  const joined = await rt.sale.join(SALE);
+  if (place === before) place = { ...place, ...joined }; // the watch says the same a little later
+}));
 $("leave").addEventListener("click", () => {
   given.add("place");
   run(() => rt.sale.leave(SALE));
 });
-for (const control of $("best").elements) control.dataset.buys = "";
 $("best").addEventListener("submit", (event) => {
   event.preventDefault();
   reserve({ best: { zone: "hall", count: Number($("count").value) } });
