@@ -12,7 +12,7 @@ reserves), closed (no joins and no reserves; holds may finish).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from rtserver.compiled import twin
