@@ -12,7 +12,7 @@ from rtserver.limits import (
     TIME_MAX,
 )
 from rtserver.wire.codec import pack
-from tests.sales import Shop
+from tests.sales import HOLD_MS, Shop
 from tests.world import Refused
 
 HOUR_MS = 3_600_000
@@ -157,6 +157,51 @@ def test_replies_end_at_a_bound_of_bytes():
     assert place["holds"]
     assert place["holds"][0]["hold"] == shop.say(f"place user={user}")["holds"][0]["hold"]
     shop.settle()
+
+
+# --- slices ---
+
+
+@pytest.mark.parametrize(("size", "at_most"), [(1, 200), (100, 4)])
+@pytest.mark.parametrize("way", ["expire", "release"])
+def test_what_ends_together_ends_in_slices(way, size, at_most):
+    """However many holds end at once and however large they are, one turn moves a few hundred."""
+    shop = Shop(items={f"i{number}": 10_000 for number in range(size)}, per_user=0)
+    basket = {f"i{number}": 1 for number in range(size)}
+    count = 10 * at_most
+    for number in range(count):
+        shop.ask("sale.reserve", name="s", user=f"u{number % 30}", items=basket)
+    book = shop.world.store.sales.find("s").book
+    if way == "release":
+        shop.say("close release=true")
+        assert count - book.holds == 5 * at_most  # the first slice is a larger one
+    else:
+        shop.world.timers_per_turn = 0
+        shop.say(f"wait {HOLD_MS}")
+        shop.world.timers_per_turn = 1_000
+    ended = []
+    while book.holds:
+        before = book.holds
+        shop.say("wait 0")
+        ended.append(before - book.holds)
+    assert set(ended) == {at_most}
+    shop.settle()
+
+
+def test_a_deleted_sale_is_freed_in_slices():
+    shop = Shop(items={f"i{number}": 10**6 for number in range(1_000)}, per_user=0)
+    for number in range(300):
+        shop.hold = shop.say(f"reserve user=u{number} items=i{number}:1+i{number + 1}:2")["hold"]
+        shop.say(["confirm reference=r", "cancel", "extend ms=1"][number % 3])
+    shop.say("close release=true")
+    shop.say("delete")
+    sales = shop.world.store.sales
+    turns = 0
+    while not sales.reclaim(20):
+        turns += 1
+    assert 10 < turns < 200
+    assert not sales._grave
+    shop.world.assert_same()
 
 
 # --- amounts ---
