@@ -28,6 +28,9 @@ cdef class SaleWays:
     cdef bytes name
     cdef Item item
     cdef bytes sku
+    cdef tuple items  # (item,), shared by the holds of one after another
+    cdef tuple amounts  # (units,)
+    cdef int64_t units
     cdef object room  # of the sale above; None where there is none, or it was not looked at yet
     cdef object terms  # of that room
     cdef bint asks_nothing  # of one who joins, by those terms

@@ -157,7 +157,12 @@ cdef class SaleWays:
                 return 0
         if book.per_user and taken + units > book.per_user:
             return 0
-        hold = book.reserve(self.now, user, (item,), (units,), self.now + book.hold_ms, buyer)
+        if units != self.units:
+            self.amounts = (units,)
+            self.units = units
+        hold = book.reserve(
+            self.now, user, self.items, self.amounts, self.now + book.hold_ms, buyer
+        )
         self._note(_reserved, hold, NULL)
         armed = self.sale.armed
         if armed is None or hold.expires_at < <int64_t>armed[0]:
@@ -222,6 +227,7 @@ cdef class SaleWays:
         cdef int64_t units = hold.amounts[0]
         if self.item is not <Item>hold.items[0]:
             self.item = hold.items[0]
+            self.items = (self.item,)
             self.sku = self.item.name.encode()
         words = None
         if reference.data != NULL:
@@ -388,6 +394,7 @@ cdef class SaleWays:
         self.item = self.book.items.get(PyUnicode_DecodeASCII(sku.data, sku.size, NULL))
         if self.item is None:
             return False
+        self.items = (self.item,)
         self.sku = PyBytes_FromStringAndSize(sku.data, sku.size)
         return True
 
