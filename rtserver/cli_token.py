@@ -19,6 +19,7 @@ from rtserver.errors import RtError
 from rtserver.session.auth import Authority, check_config, secret_hash
 from rtserver.session.identity import RANKS
 from rtserver.session.keys import ALGORITHMS, Key, load_keys
+from rtserver.session.tokens import CHALLENGE
 
 __all__ = ["token"]
 
@@ -120,14 +121,34 @@ def make(
     audience: str | None,
 ) -> None:
     """Prints a token."""
+    given = {"sub": user, "role": role, "iss": issuer, "aud": audience}
+    click.echo(_signed(keys, kid, given, ttl))
+
+
+@token.command("challenge")
+@click.option("--keys", type=_path, required=True, help="The key set to sign with.")
+@click.option("--kid", help="Which of its keys. [default: the only one]")
+@click.option("--sale", required=True, help="Whose queue it lets the user join.")
+@click.option("--user", required=True, help="Who solved the challenge (sub).")
+@click.option("--ttl", callback=_seconds, default="2m", show_default=True, help="Such as 90s, 5m.")
+def challenge(keys: Path, kid: str | None, sale: str, user: str, ttl: int) -> None:
+    """Prints the token which says that a user has solved the challenge of a sale, for the parameter
+    challenge of sale.join. The server's sales.challenge_keys checks it."""
+    click.echo(_signed(keys, kid, {"sub": user, "sale": sale}, ttl, typ=CHALLENGE))
+
+
+def _signed(
+    keys: Path, kid: str | None, given: dict[str, str | None], ttl: int, typ: str | None = None
+) -> str:
+    """A token with these claims, those that are None left out."""
     key = _chosen(_read(keys), kid)
     now = int(time.time())
-    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + ttl}
-    given = {"role": role, "iss": issuer, "aud": audience}
-    claims |= {name: value for name, value in given.items() if value is not None}
+    claims: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    claims |= {"iat": now, "exp": now + ttl}
     if key.key is key.verifier and not isinstance(key.key, bytes):
         _exit(EXIT_CONFIG, f"{keys}: key {key.kid} is the public half, which cannot sign")
-    click.echo(jwt.encode(claims, key.key, key.alg, headers={"kid": key.kid}))
+    headers = {"kid": key.kid} if typ is None else {"kid": key.kid, "typ": typ}
+    return jwt.encode(claims, key.key, key.alg, headers=headers)
 
 
 def _read(path: Path) -> dict[str, Key]:

@@ -19,11 +19,13 @@ __all__ = ["MODULES", "active_modules", "pure", "twin"]
 
 MODULES: tuple[str, ...] = (
     "rtserver.structs._names",
+    "rtserver.structs._sharded_map",
     "rtserver.structs._tally",
     "rtserver.structs._skiplist",
     "rtserver.structs._ranking",
     "rtserver.state._boards",
     "rtserver.state.sales._book",
+    "rtserver.state.sales._ledger",
     "rtserver.commands._journal",
     "rtserver.commands._sale_ways",
     "rtserver.commands._express",

@@ -103,9 +103,17 @@ class AuthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     services: dict[str, ServiceKey] = {}
 
 
+class SalesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The challenges that a queue may ask of those who join."""
+
+    challenge_keys: str | None = None  # a file with a JWK set, read again on SIGHUP
+    challenge_ms_max: Annotated[int, Meta(ge=1_000, le=TIME_MAX)] = 600_000  # that a token lasts
+    challenge_leeway_ms: Annotated[int, Meta(ge=0, le=300_000)] = 5_000  # between two clocks
+
+
 class RightsRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The least role for a command (`*` at the end: all that begin so) on names of a pattern, in
-    which `$self` stands for the caller and a `*` at the end for any rest."""
+    which `$self` stands for the caller, `*` as a part for any part, and at the end for any rest."""
 
     command: str
     role: Role
@@ -122,6 +130,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     web: WebConfig = WebConfig()
     auth: AuthConfig = AuthConfig()
+    sales: SalesConfig = SalesConfig()
     rights: list[RightsRow] = []
     namespaces: dict[str, Namespace] = {}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtserver import PROTOCOL_VERSION, __version__
+from rtserver.audits import Audits
 from rtserver.clock import Clock, ManualClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.compiled import active_modules
@@ -18,12 +19,14 @@ from rtserver.loop import loop_name
 from rtserver.memory import Memory
 from rtserver.metrics import Metrics
 from rtserver.persist.log import Log
+from rtserver.session.challenges import Challenges
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.snapshots import Snapshots
 from rtserver.state.channels import Channel
+from rtserver.state.sales.audit import Audit
 from rtserver.state.store import Store
 from rtserver.tick import Turn
 
@@ -49,8 +52,10 @@ class Host:
         log: Log,
         clock: Clock,
         snapshots: Snapshots,
+        audits: Audits,
         sessions: Sessions,
         memory: Memory,
+        challenges: Challenges,
     ) -> None:
         self.sessions = sessions
         self.blocks = hub.blocks
@@ -69,7 +74,9 @@ class Host:
         self._log = log
         self._clock = clock
         self._snapshots = snapshots
+        self._audits = audits
         self._memory = memory
+        self._challenges = challenges
         self._started_ms = clock.now_ms()
         self._time_accepted = False
 
@@ -151,6 +158,9 @@ class Host:
     def identify(self, token: str) -> Identity:
         return self._hub.identify(token, None)
 
+    def check_challenge(self, sale: str, user: str, token: str | None) -> None:
+        self._challenges.check(sale, user, token, self._dispatcher.ctx.now)
+
     def act_as(self, connection: Connection, identity: Identity) -> None:
         self._hub.act_as(connection, identity)
 
@@ -170,7 +180,10 @@ class Host:
             assert channel is not None, "channel.open opens the channel"
         return channel
 
-    # --- snapshots ---
+    # --- snapshots and audits ---
+
+    async def audit(self, audit: Audit) -> dict[str, Any]:
+        return await self._audits.finish(audit)
 
     async def snapshot(self) -> dict[str, Any]:
         return await self._snapshots.create()

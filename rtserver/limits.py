@@ -134,5 +134,6 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sale_items_max: Count = 1_000_000  # of one sale
     sale_holds_max: Count = 100_000_000  # ever made in one sale
     sale_waiting_max: Count = 5_000_000  # in the queue of one sale
+    sale_audits_max: Count = 16  # that run, one after the other: beyond, overloaded
     sale_keys_max: Count = 50_000_000  # idempotency keys that sales remember for life
     sources_max: Count = 100_000  # [name, partition] pairs; beyond: limit_reached

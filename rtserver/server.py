@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rtserver.audits import Audits
 from rtserver.clock import Clock, ManualClock, SteadyClock, wall_ms
 from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
@@ -37,6 +38,7 @@ from rtserver.persist.log import Log
 from rtserver.persist.recovery import Recovered, recover
 from rtserver.session.auth import Authority
 from rtserver.session.auth import check_config as check_auth
+from rtserver.session.challenges import Challenges
 from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
@@ -73,6 +75,7 @@ class Server:
         self.directory = Path(config.data).absolute()
         check_auth(config.auth)
         self.authority = Authority(config.auth, dev=dev)
+        self._challenges = Challenges(config.sales)
         self.listeners = Listeners(config)
         self.failure: BaseException | None = None
         self.recovered: Recovered | None = None
@@ -86,7 +89,8 @@ class Server:
         self._metrics = Metrics()
         self._ended = asyncio.Event()
         self._memory = Memory(config.limits.memory_max)
-        self._reloads = [*self.listeners.reload(), self.authority.reload]
+        keys = [self.authority.reload, self._challenges.reload]
+        self._reloads = [*self.listeners.reload(), *keys]
         self._drain: Drain | None = None
         self._second: asyncio.TimerHandle | None = None
         self._slice: asyncio.TimerHandle | None = None
@@ -130,6 +134,7 @@ class Server:
             config=config.log,
             closing_record=self._totals,
             notify=self._notify,
+            keep_since=self._store.sales.oldest_ms,
         )
         router = self._build_router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)
@@ -167,6 +172,7 @@ class Server:
             config.log.snapshot_after_bytes,
             lambda: self._dispatcher.ctx.now,
         )
+        self._audits = Audits(self._turn, self._store.sales, config.limits)
         self._host = Host(
             config=config,
             directory=self.directory,
@@ -179,8 +185,10 @@ class Server:
             log=self._log,
             clock=clock,
             snapshots=self._snapshots,
+            audits=self._audits,
             sessions=sessions,
             memory=self._memory,
+            challenges=self._challenges,
         )
         self._dispatcher.attach(self._host)
         self._show()
@@ -312,6 +320,7 @@ class Server:
         if self._second is not None:
             self._second.cancel()
         self.listeners.close()
+        self._audits.stop()
         await self._snapshots.stop()
         if self.failure is None:
             self._drain = Drain(self._hub)

@@ -6,7 +6,7 @@ an empty store, so every test can ask whether the log alone gives the same state
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -15,19 +15,21 @@ from rtserver.commands.dispatch import Dispatcher
 from rtserver.commands.express import new_express
 from rtserver.commands.replay import Replay
 from rtserver.commands.table import ROLES, load
-from rtserver.config import AuthConfig, RightsRow
+from rtserver.config import AuthConfig, RightsRow, SalesConfig
 from rtserver.errors import DISK_FULL, ERRORS, RtError
 from rtserver.limits import Limits
 from rtserver.metrics import Metrics
 from rtserver.session.auth import Authority
 from rtserver.session.blocks import Blocks
+from rtserver.session.challenges import Challenges
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.presence import Presence
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.session.subjects import subject_kinds
-from rtserver.session.watches import Watches
+from rtserver.session.watches import SubjectKind, Watches
+from rtserver.state.sales.audit import Audit
 from rtserver.state.store import Store
 from rtserver.transport.binary import new_frame_reader
 from rtserver.wire import frames
@@ -117,6 +119,9 @@ class FakeHost:
     def identify(self, token: str) -> Any:
         return self._world.authority.identify(token, None, self._world.now)
 
+    def check_challenge(self, sale: str, user: str, token: str | None) -> None:
+        self._world.challenges.check(sale, user, token, self._world.now)
+
     def act_as(self, connection: Connection, identity: Identity) -> None:
         connection.identify(identity)
         self._world.presence.identified(connection)
@@ -138,6 +143,11 @@ class FakeHost:
     async def snapshot(self) -> dict[str, Any]:
         return {}
 
+    async def audit(self, audit: Audit) -> dict[str, Any]:
+        while not audit.proceed():
+            pass
+        return audit.result
+
 
 class World:
     """Store, router, dispatcher and a list of blocks instead of a log."""
@@ -148,7 +158,9 @@ class World:
         restarted_ms: int | None = None,
         *,
         authority: Authority | None = None,
+        sales: SalesConfig | None = None,
         rights: Sequence[RightsRow] = (),
+        kinds: Mapping[str, SubjectKind] | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.table = load()
@@ -160,11 +172,12 @@ class World:
             lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
             restarted_ms=restarted_ms,
         )
-        self.watches = Watches(subject_kinds(self.store, self.presence, {}), self.limits)
+        self.watches = Watches(subject_kinds(self.store, self.presence, kinds or {}), self.limits)
         self.router = Router(self.store.channels, self.metrics, self.watches, self.presence)
         self.sessions = Sessions(self.limits, self.router.places, self.router.leave)
         self.dispatcher = Dispatcher(self.table, self.store, self.router, self.metrics, rights)
         self.authority = authority or Authority(AuthConfig(), dev=True)
+        self.challenges = Challenges(sales or SalesConfig())
         self.dispatcher.attach(FakeHost(self))
         self.express = new_express(self.table, self.store, self.dispatcher)
         self.waiting = self.dispatcher.waiting
@@ -236,8 +249,19 @@ class World:
         self.router.tell_presence(self.now)
         self.router.look(self.now, self.now, self.seq if self.dispatcher.waiting else 0)
         self.router.catch_up(1_000)
+        self._run_offloaded()
         self.flush()
         self.store.reclaim(RECLAIMED_PER_TURN)
+
+    def _run_offloaded(self) -> None:
+        """Work beside the loop, which waits for nothing here."""
+        for connection, request_id, work in self.dispatcher.offloaded:
+            connection.waiting -= 1
+            try:
+                work.send(None)
+            except StopIteration as end:
+                connection.reply(request_id, end.value)
+        self.dispatcher.offloaded.clear()
 
     def flush(self) -> None:
         for connection in self.dirty:

@@ -54,8 +54,8 @@ class Feed:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether offsets have no holes."""
-        return self.kind == "must" and not self.channel.startswith("$")
+        """Whether offsets have no holes: an inbox's are those of all notifications."""
+        return self.kind == "must" and not self.channel.startswith("$inbox:")
 
     @property
     def has_history(self) -> bool:

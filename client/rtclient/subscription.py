@@ -226,10 +226,11 @@ class Subscription(Generic[ItemT]):
 
     async def catch_up(self, feed: Feed, since: Since | None) -> None:
         """Joins a feed that is open already, at a position of her own."""
+        from_now = since == {"last": 0} or (since is None and feed.kind == "must")
         if feed.state is not None:
             self.begin(feed.epoch, feed.offset)
             self.put_state(feed.epoch, feed.state, 0)
-        elif not feed.has_history or since == {"last": 0} or (since is None and feed.is_numbered):
+        elif from_now or not feed.has_history:
             self.begin(feed.epoch, feed.offset)
         elif isinstance(since, Mapping):
             await self._ask(self._take_newest, (self.channel, None, None, since["last"]))

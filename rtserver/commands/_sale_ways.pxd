@@ -5,21 +5,25 @@ from libc.stdint cimport int64_t
 
 from rtserver.commands._journal cimport Journal
 from rtserver.state.sales._book cimport Book, Hold, Item
+from rtserver.state.sales._ledger cimport Ledger
 from rtserver.wire._msgpack cimport Buffer, Cursor, Text
 
 @cython.final
 cdef class SaleWays:
     cdef object sales
     cdef object growth
-    cdef object connection  # who calls
+    cdef object user  # of who calls, as the next two; nothing keeps a connection here
+    cdef object service
+    cdef object address
     cdef Journal journal
     cdef int64_t now
-    cdef bint is_known  # whether the next two are of `connection`
+    cdef bint is_known  # whether the next two are of who calls
     cdef bytes caller  # packed, for the ledger
     cdef bytes meta  # packed, for the record; None where it has none
     cdef readonly bytes refusal  # packed: why the last call was refused; None where it was not
     cdef object sale  # looked up last
     cdef Book book
+    cdef Ledger ledger
     cdef bytes name
     cdef Item item
     cdef bytes sku

@@ -11,6 +11,10 @@ sales with a queue or that are not open, and whatever would be refused in anothe
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.unicode cimport PyUnicode_DecodeASCII
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
@@ -73,7 +77,9 @@ cdef class SaleWays:
 
     cdef void enter(self, connection, int64_t now):
         """The caller of what follows."""
-        self.connection = connection
+        self.user = connection.user
+        self.service = connection.service
+        self.address = connection.address
         self.now = now
         self.is_known = False
         self.refusal = None
@@ -140,7 +146,7 @@ cdef class SaleWays:
                 return 0
         if book.per_user and taken + units > book.per_user:
             return 0
-        hold = book.reserve(self.now, user, (item,), (units,), self.now + book.hold_ms)
+        hold = book.reserve(self.now, user, (item,), (units,), self.now + book.hold_ms, buyer)
         self._note(_reserved, hold, NULL)
         armed = self.sale.armed
         if armed is None or hold.expires_at < <int64_t>armed[0]:
@@ -203,8 +209,9 @@ cdef class SaleWays:
     cdef int _sell(self, Hold hold, const Text *id, const Text *reference, Buffer *out) except -1:
         cdef Buffer *record = &self.record
         cdef int64_t units = hold.amounts[0]
-        self.item = hold.items[0]
-        self.sku = self.item.name.encode()
+        if self.item is not <Item>hold.items[0]:
+            self.item = hold.items[0]
+            self.sku = self.item.name.encode()
         words = None
         if reference.data != NULL:
             words = PyUnicode_DecodeASCII(reference.data, reference.size, NULL)
@@ -234,7 +241,7 @@ cdef class SaleWays:
             self.sale is not None
             and name.size == len(self.name)
             and memcmp(name.data, <const char *>self.name, name.size) == 0
-            and not self.sale.closed
+            and self.book.quick
         ):
             return True
         if not _is_plain_name(name):
@@ -243,7 +250,7 @@ cdef class SaleWays:
 
     cdef bint _find_number(self, int64_t number) except -1:
         """The sale of a number, if it is open and without a queue."""
-        if self.sale is None or self.book.sale != number or self.sale.closed:
+        if self.sale is None or self.book.sale != number or not self.book.quick:
             if not self._keep(self.sales.of_number(number)):
                 return False
         return self.book.quick
@@ -257,6 +264,7 @@ cdef class SaleWays:
             self.name = b""
             return False
         self.book = sale.book
+        self.ledger = sale.ledger
         self.name = sale.name.encode()
         return True
 
@@ -279,8 +287,7 @@ cdef class SaleWays:
 
     cdef _know(self):
         """Who calls, as the ledger and the record say it."""
-        user, service = self.connection.user, self.connection.service
-        address = self.connection.address
+        user, service, address = self.user, self.service, self.address
         self.caller = pack(user or service)
         self.meta = None
         if user is not None or service is not None:
@@ -291,7 +298,8 @@ cdef class SaleWays:
     cdef int _note(self, int step, Hold hold, const Text *reference) except -1:
         """The step of the ledger."""
         cdef Buffer *row = &self.row
-        cdef bytes user = hold.user.encode()
+        cdef Py_ssize_t size
+        cdef const char *user = PyUnicode_AsUTF8AndSize(hold.user, &size)
         if not self.is_known:
             self._know()
         row.size = 0
@@ -300,16 +308,14 @@ cdef class SaleWays:
         put_byte(row, <uint8_t>step)
         put_int(row, self.now)
         put_bytes(row, <const char *>self.caller, len(self.caller))
-        put_text(row, <const char *>user, len(user))
+        put_text(row, user, size)
         put_int(row, hold.number)
         self._put_item(row, hold.amounts[0])
         if reference == NULL:
             put_byte(row, 0xC0)
         else:
             _put_reference(row, reference)
-        self.sale.ledger.append_packed(
-            PyBytes_FromStringAndSize(<const char *>row.data, row.size)
-        )
+        self.ledger.append_packed(PyBytes_FromStringAndSize(<const char *>row.data, row.size))
         return 0
 
     cdef int _write(self) except -1:

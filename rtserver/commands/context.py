@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 from rtserver.commands.rights import Rights
 from rtserver.commands.table import ROLES, Access
-from rtserver.errors import CHALLENGE_FAILED, FORBIDDEN, INVALID_PARAMS, UNAUTHENTICATED, RtError
+from rtserver.errors import FORBIDDEN, INVALID_PARAMS, UNAUTHENTICATED, RtError
 from rtserver.session.blocks import Blocks
 from rtserver.session.connection import Connection
 from rtserver.session.identity import Identity
 from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.state.channels import Channel
+from rtserver.state.sales.audit import Audit
 
 __all__ = ["Context", "Host"]
 
@@ -59,6 +60,9 @@ class Host(Protocol):
     def identify(self, token: str) -> Identity:
         """Who shows this token. Raises RtError."""
 
+    def check_challenge(self, sale: str, user: str, token: str | None) -> None:
+        """Raises RtError unless the token lets the user join the queue of the sale."""
+
     def act_as(self, connection: Connection, identity: Identity) -> None:
         """From now on the connection acts for this party."""
 
@@ -72,6 +76,9 @@ class Host(Protocol):
         """The channel; one that does not exist yet is opened by a logged command."""
 
     def snapshot(self) -> Coroutine[Any, Any, dict[str, Any]]: ...
+
+    def audit(self, audit: Audit) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Goes on with an audit piece by piece, a turn each, to its result."""
 
 
 class Context:
@@ -158,9 +165,10 @@ class Context:
         return who
 
     def need_challenge(self, sale: str, user: str, token: str | None) -> None:
-        """Raises RtError challenge_failed."""
+        """Raises RtError challenge_failed unless the token lets the user join that queue. Not
+        checked on replay."""
         if not self.replaying:
-            raise RtError(CHALLENGE_FAILED, f"{sale} {user} {token}")
+            self.host.check_challenge(sale, user, token)
 
     def need_own(self, owner: str, what: str) -> None:
         """Raises RtError forbidden where a user acts on what is another's."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rtserver.commands.channel import follow
@@ -179,7 +179,7 @@ class Dispatcher:
             else:
                 self._refuse(connection, request_id, error)
             return cost
-        if command.offloaded:
+        if command.offloaded and isinstance(result, Coroutine):
             connection.waiting += 1
             self.offloaded.append(Offloaded(connection, request_id, result))
         elif request_id is None:
@@ -254,7 +254,8 @@ class Dispatcher:
             if meta is None and coalesce is not None and coalesce(journal, args, result):
                 return result
             signed = ctx.user is not None or (command.signed and ctx.service is not None)
-            if signed or ctx.draws != drawn or meta is not None:
+            addressed = command.addressed and ctx.address is not None
+            if signed or addressed or ctx.draws != drawn or meta is not None:
                 meta = self._meta(meta or {}, drawn, result)
             journal.add(command, args if ctx.effect is None else ctx.effect, meta)
         except RtError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,12 +34,23 @@ _MANY = "_many"
 _DEFAULTS = (
     RightsRow(command="channel.subscribe", name="$inbox:$self", role="user"),
     RightsRow(command="channel.subscribe", name="$presence:*", role="user"),
+    RightsRow(command="channel.subscribe", name="$sale:*:user:$self", role="user"),
+    RightsRow(command="channel.subscribe", name="$sale:*:*", role="service"),  # all else within one
+    RightsRow(command="channel.subscribe", name="$sale:*", role="user"),
 )
 
 
+class _Stand(Enum):
+    """What a part of a pattern stands for, if not for itself."""
+
+    CALLER = 1
+    ANY = 2
+
+
 class _Names:
-    """A pattern of names. A part `$self` stands for the caller (None in `_parts`), percent-encoded
-    as in every name; a `*` at the end for any rest, alone for any name and none."""
+    """A pattern of names. A part `$self` stands for the caller, percent-encoded as in every name; a
+    part `*` before others for any one part; a `*` at the end for any rest, alone for any name and
+    none."""
 
     __slots__ = ("_is_open", "_parts", "is_any")
 
@@ -46,10 +58,9 @@ class _Names:
         self.is_any = pattern == _REST
         self._is_open = pattern.endswith(_REST)
         parts = pattern.removesuffix(_REST).split(":")
-        is_watched = parts[0].startswith("$") and parts[0] != _SELF
-        if is_watched:
-            parts = [part if part == _SELF else unquote(part) for part in parts]
-        self._parts = [None if part == _SELF else part for part in parts]
+        decode = unquote if parts[0].startswith("$") and parts[0] != _SELF else str
+        stands_for: dict[str, _Stand] = {_SELF: _Stand.CALLER, _REST: _Stand.ANY}
+        self._parts = [stands_for.get(part) or decode(part) for part in parts]
 
     def fit(self, name: str, user: str | None) -> bool:
         """Whether the name is one of these for that caller."""
@@ -65,9 +76,11 @@ class _Names:
             return False
         for place, expected in enumerate(self._parts):
             part = parts[place]
-            if expected is None:
+            if expected is _Stand.CALLER:
                 if caller is None or part != caller:
                     return False
+            elif expected is _Stand.ANY:
+                continue
             elif place == last and self._is_open:
                 return part.startswith(expected)
             elif part != expected:

@@ -1,36 +1,28 @@
 """Who shows a token: JSON web tokens (RFC 7519), secrets of back ends, sessions.
 
 An `Authority` turns what a connection shows into an `Identity`, or refuses with the check that
-failed. A token's algorithm is the one of its key; its times are compared with the time that the
-caller passes. Verification happens once a connection and once a refresh, off the hot path.
+failed. Verification happens once a connection and once a refresh, off the hot path.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import jwt
 
 from rtserver.config import AuthConfig, ConfigError
 from rtserver.errors import TOKEN_EXPIRED, UNAUTHENTICATED, RtError
 from rtserver.session.identity import RANKS, Identity
-from rtserver.session.keys import Key, load_keys
+from rtserver.session.keys import Key
+from rtserver.session.tokens import TokenEnded, TokenRefused, Tokens, brief
 from rtserver.wire.names import NAME_RULE, is_name
 
 __all__ = ["Authority", "secret_hash"]
 
-_TOKEN_BYTES_MAX = 8 * 1024
 _SERVICE_PREFIX = "key:"
 _DEVELOPER = Identity(RANKS["admin"])
 _ANONYMOUS = Identity(RANKS["anonymous"])
-_KIDS_SHOWN = 5
-# What strange bytes lead to in the libraries below; deep nesting is the last.
-_UNREADABLE = (jwt.PyJWTError, ValueError, TypeError, RecursionError)
 
 Note = Callable[[str], None]  # hears of each check that a token passed
 
@@ -57,8 +49,12 @@ class Authority:
         self.config = config
         self.dev = dev
         self.find_session = find_session
-        self._keys: dict[str, Key] = {}
-        self.reload()
+        self._tokens = Tokens(
+            config.keys,
+            leeway_ms=config.leeway_ms,
+            issuer=config.issuer,
+            audience=config.audience,
+        )
 
     @property
     def default(self) -> Identity:
@@ -73,10 +69,7 @@ class Authority:
     def reload(self) -> str | None:
         """Reads the keys anew; what was read. Raises ConfigError, and the keys in force stay. A
         connection keeps what it has proved until that expires."""
-        if self.config.keys is None:
-            return None
-        self._keys = load_keys(Path(self.config.keys))
-        return f"{len(self._keys)} keys of {self.config.keys}"
+        return self._tokens.reload()
 
     def identify(self, token: str | None, session: str | None, now: int) -> Identity:
         """Who shows this token, or else this session, or nothing. Raises RtError."""
@@ -119,84 +112,32 @@ class Authority:
     # --- tokens ---
 
     def _user(self, token: str, now: int, note: Note) -> Identity:
-        if not self._keys:
+        if not self._tokens.keys:
             raise RtError(UNAUTHENTICATED, "auth.keys is not configured, so no token is valid")
-        if len(token) > _TOKEN_BYTES_MAX:
-            raise _refused(f"it has {len(token)} characters, at most {_TOKEN_BYTES_MAX}")
-        if not token.isascii():
-            raise _refused("it has characters that no token has")
-        key = self._key_of(token)
+        try:
+            return self._proved(token, now, note)
+        except TokenEnded as why:
+            raise RtError(TOKEN_EXPIRED, str(why)) from None
+        except TokenRefused as why:
+            raise RtError(UNAUTHENTICATED, f"the token is refused: {why}") from None
+
+    def _proved(self, token: str, now: int, note: Note) -> Identity:
+        """Raises TokenRefused."""
+        key = self._tokens.key_of(token)
         note(f"its kid is {key.kid!r}, a key here, and its alg {key.alg} is the one of that key")
-        claims = self._claims(token, key)
+        claims = self._tokens.claims(token, key)
         note(f"key {key.kid} signed it{self._meant()}")
         user, role = _user_in(claims), _role_in(claims, key)
         note(f"its sub is {user!r}; its role is {role}, key {key.kid} gives at most {key.role}")
-        expires_at = self._check_times(claims, now)
+        expires_at = self._tokens.ends_at(claims, now)
         note(f"it ends in {(expires_at - now) / 1_000:,.0f} s")
         return Identity(RANKS[role], user=user, expires_at=expires_at)
-
-    def _key_of(self, token: str) -> Key:
-        try:
-            header = jwt.get_unverified_header(token)
-        except _UNREADABLE as error:
-            raise _refused(f"it cannot be read: {error}") from None
-        kid, alg = header.get("kid"), header.get("alg")
-        if kid is None and len(self._keys) == 1:
-            kid = next(iter(self._keys))
-        key = self._keys.get(kid) if isinstance(kid, str) else None
-        if key is None:
-            raise _refused(f"its kid is {_brief(kid)}, expected one of {self._kids()}")
-        if alg != key.alg:
-            raise _refused(f"its alg is {_brief(alg)}, key {key.kid} is for {key.alg}")
-        if "crit" in header:
-            raise _refused(f"it needs extensions (crit {_brief(header['crit'])}); here are none")
-        return key
-
-    def _kids(self) -> str:
-        more = ", ..." if len(self._keys) > _KIDS_SHOWN else ""
-        return ", ".join(list(self._keys)[:_KIDS_SHOWN]) + more
 
     def _meant(self) -> str:
         """What else the signature was checked with."""
         config = self.config
         issuer = "" if config.issuer is None else f", its iss is {config.issuer!r}"
         return issuer + ("" if config.audience is None else f", its aud has {config.audience!r}")
-
-    def _claims(self, token: str, key: Key) -> dict[str, Any]:
-        """The claims of a token that the key signed, for us. Times are checked elsewhere."""
-        config = self.config
-        try:
-            return jwt.decode(
-                token,
-                key.verifier,
-                algorithms=[key.alg],
-                audience=config.audience,
-                issuer=config.issuer,
-                options={
-                    "verify_exp": False,
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                    "verify_sub": False,
-                    "verify_aud": config.audience is not None,
-                    "verify_iss": config.issuer is not None,
-                },
-            )
-        except jwt.InvalidSignatureError:
-            raise _refused(f"key {key.kid} did not sign it") from None
-        except _UNREADABLE as error:
-            raise _refused(str(error)) from None
-
-    def _check_times(self, claims: dict[str, Any], now: int) -> int:
-        expires_at = _time_in(claims, "exp")
-        if expires_at is None:
-            raise _refused("it has no exp: a token must end")
-        leeway = self.config.leeway_ms
-        check_time(Identity(0, expires_at=expires_at), now, leeway)
-        for name in ("nbf", "iat"):
-            starts_at = _time_in(claims, name)
-            if starts_at is not None and now + leeway < starts_at:
-                raise _refused(f"its {name} is {starts_at - now} ms from now: it is not valid yet")
-        return expires_at
 
     def is_over(self, expires_at: int | None, now: int) -> bool:
         """Whether what proved an identity has ended; None does not end."""
@@ -213,36 +154,17 @@ def check_time(identity: Identity, now: int, leeway_ms: int) -> None:
 def _user_in(claims: dict[str, Any]) -> str:
     user = claims.get("sub")
     if not isinstance(user, str) or not is_name(user):
-        raise _refused(f"its sub is {_brief(user)}, expected the name of a user")
+        raise TokenRefused(f"its sub is {brief(user)}, expected the name of a user")
     return user
 
 
 def _role_in(claims: dict[str, Any], key: Key) -> str:
     role = claims.get("role", "user")
     if not isinstance(role, str) or role not in RANKS or role == "internal":
-        raise _refused(f"its role is {_brief(role)}, expected anonymous, user, service or admin")
+        raise TokenRefused(f"its role is {brief(role)}, expected anonymous, user, service or admin")
     if RANKS[role] > RANKS[key.role]:
-        raise _refused(f"its role is {role}, key {key.kid} gives at most {key.role} (rt_role)")
+        raise TokenRefused(f"its role is {role}, key {key.kid} gives at most {key.role} (rt_role)")
     return role
-
-
-def _time_in(claims: dict[str, Any], name: str) -> int | None:
-    seconds = claims.get(name)
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise _refused(f"its {name} is {_brief(seconds)}, expected seconds since 1970")
-    if not math.isfinite(seconds) or not 0 <= seconds < 2**40:
-        raise _refused(f"its {name} is {_brief(seconds)}, expected seconds since 1970")
-    return int(seconds * 1_000)
-
-
-def _refused(why: str) -> RtError:
-    return RtError(UNAUTHENTICATED, f"the token is refused: {why}")
-
-
-def _brief(value: Any) -> str:
-    return repr(value)[:80]
 
 
 def is_configured(config: AuthConfig) -> bool:

@@ -29,11 +29,13 @@ from rtserver.session.held import Held
 from rtserver.session.messages import encode_message, message_bytes
 from rtserver.session.pages import Pages
 from rtserver.session.presence import Presence
+from rtserver.session.sale_subjects import place_channel
 from rtserver.session.sessions import Place
 from rtserver.session.starts import reply_of, start_of
 from rtserver.session.tails import OpenTail, Stream
 from rtserver.session.watches import Watch, Watches
-from rtserver.state.channels import UNNUMBERED, Channel, ChannelIdle, Channels, Message
+from rtserver.state.channels import UNNUMBERED, ChannelIdle, Channels, Message
+from rtserver.state.sales.sale import PlaceChanged
 
 __all__ = ["Router"]
 
@@ -90,6 +92,9 @@ class Router:
         for event in events:
             if type(event) is Message:
                 self._take_message(event, synced)
+            elif type(event) is PlaceChanged:
+                if self.watches:
+                    self.watches.wake(place_channel(event.sale, event.user))
             elif type(event) is ChannelIdle:
                 self._idle.append(event.channel)
         events.clear()

@@ -1,14 +1,17 @@
-"""What can be watched: counters, the head of a board, the places around a member, users."""
+"""What can be watched: counters, the head of a board, the places around a member, users; and
+sales (session.sale_subjects)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from rtserver.errors import INVALID_PARAMS, RtError
 from rtserver.limits import LIST_MAX, NAME_BYTES_MAX
 from rtserver.session.presence import Presence
-from rtserver.session.watches import Subject, SubjectKind
+from rtserver.session.sale_subjects import sale_kind
+from rtserver.session.watches import Subject, SubjectKind, malformed
 from rtserver.state.boards import Board, Entry
 from rtserver.state.store import Store
 
@@ -112,7 +115,7 @@ def subject_kinds(
 
     def counter(parts: list[str]) -> Subject:
         if len(parts) != 1:
-            raise _malformed(f"$counter:<name>{_spelled('counter', parts)}")
+            raise malformed(f"$counter:<name>{_spelled('counter', parts)}")
         return _Counter(store, parts[0])
 
     def board(parts: list[str]) -> Subject:
@@ -125,14 +128,20 @@ def subject_kinds(
             case [name, "around", member, text]:
                 radius = _number("radius", text, _RADIUS_MAX)
                 return _Places(store, name, top=0, member=member, radius=radius)
-        raise _malformed("$board:<name>:top:<n> or $board:<name>:around:<member>[:<radius>]")
+        raise malformed("$board:<name>:top:<n> or $board:<name>:around:<member>[:<radius>]")
 
     def user(parts: list[str]) -> Subject:
         if len(parts) != 1:
-            raise _malformed(f"$presence:<user>{_spelled('presence', parts)}")
+            raise malformed(f"$presence:<user>{_spelled('presence', parts)}")
         return _User(presence, parts[0])
 
-    return {"counter": counter, "board": board, "presence": user, **more}
+    return {
+        "counter": counter,
+        "board": board,
+        "presence": user,
+        "sale": partial(sale_kind, store),
+        **more,
+    }
 
 
 def _spelled(kind: str, parts: list[str]) -> str:
@@ -146,10 +155,3 @@ def _number(what: str, text: str, most: int) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
         raise RtError(INVALID_PARAMS, f"{what} is {text[:80]!r}, expected 1 to {most}")
     return int(text[:9])
-
-
-def _malformed(expected: str) -> RtError:
-    return RtError(
-        INVALID_PARAMS,
-        f"this is nothing to watch, expected {expected}; % and : in names are percent-encoded",
-    )

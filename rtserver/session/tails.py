@@ -1,12 +1,12 @@
 """Tails: channels of the class `must` whose messages the state keeps itself, in full.
 
-A ledger, an inbox, a room's messages are lists that only grow at one end. Subscribed to, such a list
-is a channel like any other: an epoch that survives restarts, offsets, a first page in the reply,
-cursors for slow readers. But nothing is published and nothing is kept twice: what a reader gets is
-read from the state when it is sent. That there is more is noticed as with every watched thing, by
-a look after the turn's block (session.watches); what a look finds is shown when it is synced, if
-a reply waits for that sync (session.router). Costs: two comparisons a look, and the reading of
-what is sent.
+A ledger, an inbox, a room's messages are lists that only grow at one end. Subscribed to, such a
+list is a channel like any other: an epoch that survives restarts, offsets, a first page in the
+reply, cursors for slow readers. But nothing is published and nothing is kept twice: what a reader
+gets is read from the state when it is sent. That there is more is noticed as with every watched
+thing, by a look after the turn's block (session.watches); what a look finds is shown when it is
+synced, if a reply waits for that sync (session.router). Costs: two comparisons a look, and the
+reading of what is sent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from rtserver.state.channels import Channel, Message
 from rtserver.structs.recency import RecencyList
 
 __all__ = ["OpenTail", "Stream", "Tail"]
+
 
 class Tail:
     """A list of the state, as messages with ascending offsets. Subclasses find it by its name at

@@ -8,10 +8,10 @@ watches. Costs: a marker a watch and interval, and a state where that is another
 Nothing is kept of a watch that nobody subscribes to.
 
 What need not be looked at so often rests: its state says for how long, and those that rest equally
-long lie in the order in which that ends, so that they cost nothing until then. An event of the state
-wakes one by its name (`wake`): it is looked at in the same turn, before all others, however many
-there are. Lists that the state keeps in full (session.tails) are looked at here too; what is new
-of them is for the router to read.
+long lie in the order in which that ends, so that they cost nothing until then. An event of the
+state wakes one by its name (`wake`): it is looked at in the same turn, whatever its marker, before
+all others, however many there are. Lists that the state keeps in full (session.tails) are looked
+at here too; what is new of them is for the router to read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rtserver.state.channels import Message
 from rtserver.structs.recency import RecencyList
 from rtserver.wire.codec import pack
 
-__all__ = ["Subject", "SubjectKind", "Watch", "Watches", "parts_of"]
+__all__ = ["Subject", "SubjectKind", "Watch", "Watched", "Watches", "malformed", "parts_of"]
 
 _only_spelling = re.compile(r"(?:[^%]|%25|%3A)*+").fullmatch
 
@@ -319,10 +319,11 @@ class Watches:
             else:
                 _place(watched, self._parked)
             return
+        was_woken = watched.queue is self._awake or watched.queue is self._parked
         if isinstance(watched, OpenTail):
             if watched.may_show_more:
                 part.changes.append(watched)
-        elif watched.may_differ(part.now):
+        elif watched.may_differ(part.now) or was_woken:
             change = watched.change(part.now)
             part.share -= watched.weight
             if change is not None:
@@ -354,3 +355,11 @@ def _place(watched: Watched, queue: RecencyList[Watched]) -> None:
 def parts_of(name: str) -> list[str]:
     """The parts of `$kind:part:part`, decoded (`%3A` is a colon, `%25` a percent sign)."""
     return [unquote(part) for part in name[1:].split(":")]
+
+
+def malformed(expected: str) -> RtError:
+    """The refusal of a name that no kind of watch has."""
+    return RtError(
+        INVALID_PARAMS,
+        f"this is nothing to watch, expected {expected}; % and : in names are percent-encoded",
+    )

@@ -207,6 +207,15 @@ cdef class Tally:
         self.departed.clear()
         return 0
 
+    # --- memory ---
+
+    def release(self, entries_max):
+        if not self.names.release(entries_max):
+            return False
+        self.total_high = 0
+        self.total_low = 0
+        return True
+
     def check(self):
         self.names.check()
         total = sum(value for _, value in self.items())

@@ -99,6 +99,16 @@ class Tally:
         self._notes.clear()
         return taken
 
+    # --- memory ---
+
+    def release(self, entries_max: int) -> bool:
+        """Frees a slice of a tally without notes; True when it is empty and new. From the first
+        call until then nothing else may be called."""
+        if not self._values.release(entries_max):
+            return False
+        self.total = 0
+        return True
+
     def check(self) -> None:
         """Raises `StructureBroken` unless the map holds and `total` is its sum. O(n)."""
         self._values.check()

@@ -58,7 +58,7 @@ def test_every_workload_reports(tmp_path):
 
 def test_without_redis_and_compiler_it_says_so_and_measures_the_rest(tmp_path):
     done = bench(
-        *("counter", "latency", "pubsub", "fanout", "idle"),
+        *("counter", "latency", "pubsub", "fanout", "idle", "sale-soldout", "sale-pairs"),
         *("--json", str(tmp_path / "run.json")),
         PATH=str(tmp_path),
     )
@@ -66,7 +66,7 @@ def test_without_redis_and_compiler_it_says_so_and_measures_the_rest(tmp_path):
     assert "SKIPPED: no redis-server here" in done.stdout
     assert "no C compiler (cc): the generator is Python" in done.stdout
     assert "SKIPPED: subscribers need the compiled generator" in done.stdout
-    assert done.stdout.count("SKIPPED: no C compiler (cc)") == 2
+    assert done.stdout.count("SKIPPED: no C compiler (cc)") == 3
     report = json.loads((tmp_path / "run.json").read_text("utf-8"))
     assert subjects(report["workloads"][0]) == {"rtserver"}
 

@@ -51,8 +51,9 @@ def test_types_let_usage_pass_and_catch_misuse():
     assert done.returncode == 0, done.stdout
 
 
-def test_the_page_serves_the_one_source():
-    shown = HERE.parents[1] / "rtserver" / "demo" / "pages" / "client"
+@pytest.mark.parametrize("pages", ["rtserver/demo/pages", "client/examples/flash_sale/pages"])
+def test_pages_serve_the_one_source(pages):
+    shown = HERE.parents[1] / pages / "client"
     assert {file.name for file in shown.iterdir()} == {file.name for file in CLIENT.glob("*.js")}
     for file in CLIENT.glob("*.js"):
         assert (shown / file.name).resolve() == file

@@ -221,6 +221,8 @@ retaken as r:
 partly refunded as f:
   confirm reference=r                again a:2+b:1      sold       -
   refund reference=f items=a:1       again a:1          sold       -
+  refund reference=f                 again a:1          sold       -
+  refund reference=f items=b:1       conflict           sold       -
   refund reference=g items=a:1       a:1                sold       refunded a:1
   refund items=a:1                   a:1                sold       refunded a:1
   refund                             a:1+b:1            refunded   refunded a:1+b:1

@@ -8,14 +8,12 @@ every transport.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from pathlib import Path
 
 import pytest
 
 from rtserver.demo.run import PAGES
 from tests.e2e.browser import BLANK, CHROMIUM, browser
-from tests.process import ServerProcess
+from tests.e2e.site import Site
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not here: browser tests")
 
@@ -28,57 +26,9 @@ FOLLOW = """
 """
 
 
-class Site:
-    """A server that shows the demo's page, on one port over all its restarts."""
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self._process = ServerProcess(data, "--pages", PAGES).start()
-        self._host, self._port = self._process.address
-        self._published = 0
-
-    def url(self, path: str = "/") -> str:
-        return f"http://{self._host}:{self._port}{path}"
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def drain(self) -> None:
-        """SIGTERM: it says so, spreads the reconnects and closes."""
-        assert self._process.stop() == 0
-
-    def start(self) -> None:
-        listen = f"{self._host}:{self._port}"
-        options = ("--listen", listen, "--pages", PAGES)
-        self._process = ServerProcess(self._data, *options).start()
-
-    async def publish(self, count: int) -> None:
-        """So many more numbers on probe:1, a little apart."""
-        with self._process.client() as client:
-            for _ in range(count):
-                self._published += 1
-                client.call("channel.publish", "probe:1", self._published)
-                await asyncio.sleep(0.005)
-
-    def client(self):
-        return self._process.client()
-
-    @property
-    def all(self) -> str:
-        """The JavaScript condition that everything has come, in order and once."""
-        expected = list(range(1, self._published + 1))
-        return f"got.length >= {self._published} && JSON.stringify(got) === '{expected}'".replace(
-            ", ", ","
-        )
-
-    def stop(self) -> None:
-        with contextlib.suppress(AssertionError):
-            self._process.kill()
-
-
 @pytest.fixture
 def site(tmp_path):
-    site = Site(tmp_path / "data")
+    site = Site(tmp_path / "data", PAGES)
     yield site
     site.stop()
 

@@ -25,7 +25,7 @@ FLOORS = [
     ["commands"],
     ["transport"],
     ["tick"],
-    ["hub", "snapshots", "exposition", "listeners"],
+    ["hub", "snapshots", "audits", "exposition", "listeners"],
     ["host", "drain"],
     ["server"],
     ["demo"],

@@ -4,6 +4,10 @@
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
+from rtserver.structs._sharded_map cimport ShardedMap as Map
+
+cdef class Buyer
+
 @cython.final
 cdef class Item:
     cdef public str name
@@ -34,9 +38,13 @@ cdef class Hold:
     cdef public int64_t ended_at
     cdef public object reference
     cdef public object refunds
+    cdef public Buyer buyer
+
+    cpdef dict basket(self)
 
 @cython.final
 cdef class Buyer:
+    cdef public str user
     cdef public int64_t taken
     cdef public list held
     cdef public list orders
@@ -49,9 +57,9 @@ cdef class Book:
     cdef public int64_t per_user
     cdef public int64_t hold_ms
     cdef public int64_t holds_max
-    cdef public object items
+    cdef public Map items
     cdef public list sequence
-    cdef public object buyers
+    cdef public Map buyers
     cdef public int64_t stock
     cdef public int64_t free
     cdef public int64_t held
@@ -69,9 +77,9 @@ cdef class Book:
     cdef str _prefix
     cdef bytes _secret
     cdef int64_t _tag_block
-    cdef bytes _tags
+    cdef tuple _tags
 
-    @cython.locals(block=int64_t, place=int64_t)
+    @cython.locals(block=int64_t)
     cpdef uint64_t tag_of(self, int64_t number)
     @cython.locals(hold=Hold)
     cpdef Hold find(self, int64_t number, uint64_t tag)
@@ -80,7 +88,15 @@ cdef class Book:
     @cython.locals(buyer=Buyer)
     cpdef Buyer buyer(self, str user)
     @cython.locals(hold=Hold)
-    cpdef Hold reserve(self, int64_t now, str user, tuple items, tuple amounts, int64_t expires_at)
+    cpdef Hold reserve(
+        self,
+        int64_t now,
+        str user,
+        tuple items,
+        tuple amounts,
+        int64_t expires_at,
+        Buyer buyer,
+    )
     @cython.locals(hold=Hold)
     cpdef Hold new_hold(
         self,
@@ -99,7 +115,8 @@ cdef class Book:
     cpdef _unhold(self, Hold hold)
     cpdef take(self, Buyer buyer, Item item, int64_t n)
     cpdef _untake(self, Buyer buyer, Item item, int64_t n)
-    cpdef _let_go(self, str user, Buyer buyer, Hold hold)
+    @cython.locals(buyer=Buyer)
+    cpdef _let_go(self, Hold hold)
     @cython.locals(buyer=Buyer, item=Item, n=int64_t, place=Py_ssize_t)
     cpdef sell(self, Hold hold, int64_t now, object reference)
     cpdef _order(self, Buyer buyer, Hold hold, int64_t now, object reference)

@@ -19,14 +19,14 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from heapq import heappop, heappush
+from struct import unpack
 from typing import Any
 
 from rtserver.errors import SOLD_OUT, RtError
 from rtserver.limits import ENDED_HOLDS_KEPT
 from rtserver.state.sales.terms import ItemTerms
-from rtserver.structs import expect
 from rtserver.structs.ordered_names import OrderedNames
-from rtserver.structs.sharded_map import ShardedMap
+from rtserver.structs.sharded_map import ShardedMap, new_map
 
 __all__ = [
     "CANCELLED",
@@ -39,7 +39,6 @@ __all__ = [
     "Buyer",
     "Hold",
     "Item",
-    "parse_id",
 ]
 
 HELD, SOLD, CANCELLED, EXPIRED, REFUNDED = range(5)
@@ -92,12 +91,11 @@ class Item:
     def _moved(self) -> None:
         self.refusal = None
         self.refusal_packed = None
-        assert (
-            self.free >= 0
-            and self.held >= 0
-            and self.sold >= 0
-            and self.stock == self.free + self.held + self.sold
-        ), f"{self.name}: {self.stock} is not {self.free} + {self.held} + {self.sold}"
+        assert self.free >= 0, f"{self.free} of {self.name} are free"
+        assert self.held >= 0, f"{self.held} of {self.name} are held"
+        assert self.sold >= 0, f"{self.sold} of {self.name} are sold"
+        placed = self.free + self.held + self.sold
+        assert self.stock == placed, f"{self.name}: {self.stock} units, and {placed} of them placed"
 
 
 class Hold:
@@ -105,6 +103,7 @@ class Hold:
 
     __slots__ = (
         "amounts",
+        "buyer",
         "ended_at",
         "expires_at",
         "items",
@@ -131,6 +130,7 @@ class Hold:
         self.number = number
         self.tag = tag
         self.user = user
+        self.buyer: Buyer = _NOBODY  # known while it is held, and once it is sold
         self.items = items
         self.amounts = amounts
         self.state = HELD
@@ -161,15 +161,21 @@ class Hold:
 class Buyer:
     """What one user has: open holds, orders, and how many units count against the limits."""
 
-    __slots__ = ("held", "orders", "taken", "taken_of")
+    __slots__ = ("held", "orders", "taken", "taken_of", "user")
 
-    def __init__(self) -> None:
+    def __init__(self, user: str) -> None:
+        self.user = user
         self.taken = 0  # units held or sold, and not refunded
         self.held: list[Hold] = []
-        self.orders: list[int] = []  # numbers of holds, oldest first
-        self.taken_of: dict[
-            str, int
-        ] = {}  # the same as `taken`, of items with a limit of their own
+        self.orders: list[int] | None = None  # numbers of holds, oldest first
+        # the same as `taken`, of items with a limit of their own
+        self.taken_of: dict[str, int] | None = None
+
+    def taken_of_item(self, name: str) -> int:
+        return 0 if self.taken_of is None else self.taken_of.get(name, 0)
+
+
+_NOBODY = Buyer("")
 
 
 class Book:
@@ -212,9 +218,9 @@ class Book:
         self.per_user = 0
         self.hold_ms = 0
         self.holds_max = -1  # -1: as many as there is memory for
-        self.items: ShardedMap[Item] = ShardedMap()
+        self.items: ShardedMap[Item] = new_map()
         self.sequence: list[Item] = []  # the items in the order of their declaration
-        self.buyers: ShardedMap[Buyer] = ShardedMap()
+        self.buyers: ShardedMap[Buyer] = new_map()
         self.stock = 0
         self.free = 0
         self.held = 0
@@ -232,7 +238,7 @@ class Book:
         self._prefix = f"{sale:x}-"
         self._secret = secret
         self._tag_block = -1
-        self._tags = b""
+        self._tags: tuple[int, ...] = ()
 
     # --- items ---
 
@@ -262,12 +268,12 @@ class Book:
         """64 bits that only the secret gives; eight numbers share one digest."""
         block = number // _TAGS
         if block != self._tag_block:
-            self._tags = hashlib.blake2b(
+            digest = hashlib.blake2b(
                 block.to_bytes(8, "big"), key=self._secret, digest_size=8 * _TAGS
             ).digest()
+            self._tags = unpack(f">{_TAGS}Q", digest)
             self._tag_block = block
-        place = 8 * (number - block * _TAGS)
-        return int.from_bytes(self._tags[place : place + 8], "big")
+        return self._tags[number - block * _TAGS]
 
     def id_of(self, hold: Hold, kind: str) -> str:
         """`kind`: h of a hold, o of an order."""
@@ -286,10 +292,15 @@ class Book:
         assert hold is not None, f"hold {number} is gone"
         return hold
 
+    def kept(self, number: int) -> Hold | None:
+        """The hold of a number that was given out; None where it was forgotten."""
+        hold: Hold | None = self.pages[number // _PAGE][number % _PAGE]
+        return hold
+
     def buyer(self, user: str) -> Buyer:
         buyer = self.buyers.get(user)
         if buyer is None:
-            buyer = Buyer()
+            buyer = Buyer(user)
             self.buyers.insert(user, buyer)
         return buyer
 
@@ -300,10 +311,14 @@ class Book:
         items: tuple[Item, ...],
         amounts: tuple[int, ...],
         expires_at: int,
+        buyer: Buyer | None,
     ) -> Hold:
-        """Free units become held ones."""
+        """Free units become held ones. `buyer`: who the user is, if anybody."""
         hold = self.new_hold(self.last_number + 1, user, items, amounts, now, expires_at)
-        self.hold_units(self.buyer(user), hold)
+        if buyer is None:
+            buyer = Buyer(user)
+            self.buyers.insert(user, buyer)
+        self.hold_units(buyer, hold)
         self.expect_expiry(hold)
         return hold
 
@@ -346,6 +361,7 @@ class Book:
             self.held += n
             self.take(buyer, item, n)
         buyer.held.append(hold)
+        hold.buyer = buyer
         self.holds += 1
 
     def give_back(self, hold: Hold, state: int, now: int) -> None:
@@ -359,8 +375,7 @@ class Book:
 
     def _unhold(self, hold: Hold) -> None:
         """Its units are free again, and nobody's."""
-        buyer = self.buyers.get(hold.user)
-        assert buyer is not None, f"who holds {hold.number} is not known"
+        buyer = hold.buyer
         for place in range(len(hold.items)):
             item = hold.items[place]
             n = hold.amounts[place]
@@ -370,25 +385,28 @@ class Book:
             self.free += n
             self.held -= n
             self._untake(buyer, item, n)
-        self._let_go(hold.user, buyer, hold)
+        self._let_go(hold)
 
     def take(self, buyer: Buyer, item: Item, n: int) -> None:
         """So many units count against the limits of a buyer."""
         buyer.taken += n
         if item.per_user:
+            if buyer.taken_of is None:
+                buyer.taken_of = {}
             buyer.taken_of[item.name] = buyer.taken_of.get(item.name, 0) + n
 
     def _untake(self, buyer: Buyer, item: Item, n: int) -> None:
         buyer.taken -= n
-        if item.per_user:
+        if buyer.taken_of is not None and item.per_user:
             buyer.taken_of[item.name] -= n
 
-    def _let_go(self, user: str, buyer: Buyer, hold: Hold) -> None:
+    def _let_go(self, hold: Hold) -> None:
         """The hold is open no more; of a user who has nothing nothing is kept."""
+        buyer = hold.buyer
         buyer.held.remove(hold)
         self.holds -= 1
-        if not buyer.held and not buyer.orders:
-            self.buyers.pop(user)
+        if not buyer.held and buyer.orders is None:
+            self.buyers.pop(buyer.user)
 
     def _forget_oldest(self) -> None:
         number = self.ended.popleft()
@@ -407,8 +425,7 @@ class Book:
     def split(self, hold: Hold, amounts: dict[str, int]) -> dict[str, int]:
         """Keeps a part of a basket in the hold, and frees the rest, which is the answer."""
         rest: dict[str, int] = {}
-        buyer = self.buyers.get(hold.user)
-        assert buyer is not None, f"who holds {hold.number} is not known"
+        buyer = hold.buyer
         items: list[Item] = []
         kept: list[int] = []
         for place in range(len(hold.items)):
@@ -432,8 +449,7 @@ class Book:
 
     def sell(self, hold: Hold, now: int, reference: str | None) -> None:
         """Held units become sold ones."""
-        buyer = self.buyers.get(hold.user)
-        assert buyer is not None, f"who holds {hold.number} is not known"
+        buyer = hold.buyer
         for place in range(len(hold.items)):
             item = hold.items[place]
             n = hold.amounts[place]
@@ -442,13 +458,16 @@ class Book:
             item._moved()
             self.held -= n
             self.sold += n
-        buyer.held.remove(hold)
+        if len(buyer.held) == 1:
+            buyer.held.clear()
+        else:
+            buyer.held.remove(hold)
         self.holds -= 1
         self._order(buyer, hold, now, reference)
 
     def retake(self, hold: Hold, now: int, reference: str | None) -> None:
         """Units of an expired hold, which are free, become sold ones."""
-        buyer = self.buyer(hold.user)
+        hold.buyer = buyer = self.buyer(hold.user)
         for place in range(len(hold.items)):
             item = hold.items[place]
             n = hold.amounts[place]
@@ -468,7 +487,10 @@ class Book:
 
     def note_order(self, buyer: Buyer, number: int) -> None:
         """The next order, in the order of their sale."""
-        buyer.orders.append(number)
+        if buyer.orders is None:
+            buyer.orders = [number]
+        else:
+            buyer.orders.append(number)
         self.orders += 1
         self.order_pages[-1].append(number)
         if len(self.order_pages[-1]) == _PAGE:
@@ -478,8 +500,7 @@ class Book:
         self, hold: Hold, amounts: dict[str, int], now: int, reference: str | None, restock: bool
     ) -> None:
         """Sold units become free ones, or leave the stock."""
-        buyer = self.buyers.get(hold.user)
-        assert buyer is not None, f"who bought {hold.number} is not known"
+        buyer = hold.buyer
         for item in hold.items:
             n = amounts.get(item.name, 0)
             if not n:
@@ -558,44 +579,3 @@ class Book:
         done = self.items.release(entries_max) and done
         done = self._names.release(entries_max) and done
         return done
-
-    def check(self) -> None:
-        """Raises StructureBroken unless balances, holds and buyers agree. O(n)."""
-        held: dict[str, int] = {}
-        sold: dict[str, int] = {}
-        taken: dict[str, int] = {}
-        for number in range(1, self.last_number + 1):
-            hold = self.pages[number // _PAGE][number % _PAGE]
-            if hold is None or hold.state == CANCELLED or hold.state == EXPIRED:
-                continue
-            refunded = hold.refunded()
-            for name, units in hold.basket().items():
-                n = units - refunded.get(name, 0)
-                into = held if hold.state == HELD else sold
-                into[name] = into.get(name, 0) + n
-                taken[hold.user] = taken.get(hold.user, 0) + n
-        for name, item in self.items.items():
-            item._moved()
-            expect(item.held == held.get(name, 0), f"{name}: held differs from its holds")
-            expect(item.sold == sold.get(name, 0), f"{name}: sold differs from its orders")
-        for field in ("stock", "free", "held", "sold"):
-            total = sum(getattr(item, field) for _, item in self.items.items())
-            expect(getattr(self, field) == total, f"{field} is not the sum of the items'")
-        for user, buyer in self.buyers.items():
-            expect(buyer.taken == taken.get(user, 0), f"{user!r} has another number of units")
-            expect(bool(buyer.held or buyer.orders), f"{user!r} has nothing")
-        self._names.check()
-
-
-def parse_id(text: str) -> tuple[str, int, int, int] | None:
-    """(kind, sale, number, tag) of the id of a hold (kind h) or an order (kind o)."""
-    parts = text[1:].split("-")
-    if text[:1] not in ("h", "o") or len(parts) != 3 or len(parts[2]) != 16:
-        return None
-    try:
-        sale, number, tag = (int(part, 16) for part in parts)
-    except ValueError:
-        return None
-    if text[1:] != f"{sale:x}-{number:x}-{tag:016x}":
-        return None
-    return text[0], sale, number, tag

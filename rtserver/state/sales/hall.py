@@ -32,8 +32,10 @@ __all__ = ["Clash", "Hall"]
 _LONG = BEST_SEATS_MAX + 2  # the length that stands for all longer ones, too
 _LENGTHS = _LONG + 1
 # Of a number of seats: the lengths of runs that it leaves no single seat of, and the one other.
-_TIDY = [(count, *range(count + 2, _LENGTHS)) for count in range(BEST_SEATS_MAX + 1)]
-_UNTIDY = [(count + 1,) for count in range(BEST_SEATS_MAX + 1)]
+_TIDY: list[tuple[int, ...]] = [
+    (count, *range(count + 2, _LENGTHS)) for count in range(BEST_SEATS_MAX + 1)
+]
+_UNTIDY: list[tuple[int, ...]] = [(count + 1,) for count in range(BEST_SEATS_MAX + 1)]
 
 
 class Clash(NamedTuple):
@@ -74,9 +76,8 @@ class _Row:
     def tightest(self, count: int) -> int:
         """The number of the first of `count` seats that `best` describes; there are such."""
         free, counts = self.free, self.counts
-        for length in (*_TIDY[count], count + 1):
-            if counts[length]:
-                break
+        lengths = _TIDY[count] + _UNTIDY[count]
+        length = next(length for length in lengths if counts[length])
         if length < _LONG:
             starts = starts_of_runs(free, length) & ~(free >> length)
             return self.base + (starts & -starts).bit_length() - 1

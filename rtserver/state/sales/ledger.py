@@ -1,13 +1,16 @@
+# cython: language_level=3, annotation_typing=False
 """The ledger of a sale: every step that was taken, in order, never changed and never dropped.
 
 A step is a row [step, at, caller, user, hold number, {item: units}, reference]. Rows lie packed in
-chunks of so many rows, some 50 bytes each, without a Python object a row; a page is read by
-unpacking a chunk or two. What each step means for the units of the items that it names stands in
-`MOVES`: adding up the ledger gives the balances (state/sales/audit.py).
+chunks of at most so many rows and about so many bytes, some 50 bytes a row, without a Python object
+a row; a page is read by unpacking a chunk or two. What each step means for the units of the items
+that it names stands in `MOVES`: adding up the ledger gives the balances (reckoning.py). One source,
+two forms, as the book.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -16,11 +19,12 @@ import msgpack
 from rtserver.structs import expect
 from rtserver.wire.codec import pack
 
-__all__ = ["CHUNK_ROWS", "MOVES", "STEPS", "Ledger", "Row"]
+__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "MOVES", "STEPS", "Ledger", "Row"]
 
 Row = list[Any]  # [step, at, caller, user, hold number, {item: units}, reference]
 
 CHUNK_ROWS: Final = 1_024
+CHUNK_BYTES: Final = 64 * 1024  # at which it is full: a row may name a thousand items
 
 # Which balance of an item loses the units, and which gains them. "in" and "out" are the world.
 MOVES: Final[dict[str, tuple[str, str] | None]] = {
@@ -53,11 +57,14 @@ STEPS: Final = tuple(MOVES)  # a row holds the place of its step here: only ever
 class Ledger:
     """The steps of one sale; the first has the number 1."""
 
-    __slots__ = ("_chunks", "_rows")
+    __slots__ = ("_chunks", "_full_at", "_last", "_rows", "_starts")
 
     def __init__(self) -> None:
-        self._chunks: list[bytearray] = [bytearray()]
+        self._last = bytearray()  # the chunk that grows
+        self._chunks = [self._last]
+        self._starts = [0]  # how many rows come before each chunk
         self._rows = 0
+        self._full_at = CHUNK_ROWS  # rows, with which the last chunk is full
 
     def __len__(self) -> int:
         return self._rows
@@ -73,27 +80,34 @@ class Ledger:
         reference: str | None = None,
     ) -> None:
         """`step` is a place in STEPS."""
-        self._chunks[-1] += pack((step, at, caller, user, number, items, reference))
-        self._rows += 1
-        if self._rows % CHUNK_ROWS == 0:
-            self._chunks.append(bytearray())
+        self.append_packed(pack((step, at, caller, user, number, items, reference)))
 
     def append_packed(self, row: bytes) -> None:
         """The same of a row that is packed already."""
-        self._chunks[-1] += row
+        chunk = self._last
+        chunk += row
         self._rows += 1
-        if self._rows % CHUNK_ROWS == 0:
-            self._chunks.append(bytearray())
+        if self._rows == self._full_at or len(chunk) >= CHUNK_BYTES:
+            self._begin_chunk()
+
+    def _begin_chunk(self) -> None:
+        self._last = bytearray()
+        self._chunks.append(self._last)
+        self._starts.append(self._rows)
+        self._full_at = self._rows + CHUNK_ROWS
 
     def read(self, after: int, limit: int) -> list[Row]:
         """At most `limit` rows that follow the step `after`."""
         found: list[Row] = []
         limit = min(limit, self._rows - after)
         while len(found) < limit:
-            number, skipped = divmod(after + len(found), CHUNK_ROWS)
-            rows = _unpacked(self._chunks[number])
-            found += rows[skipped : skipped + limit - len(found)]
+            found += self.read_on(after + len(found))[: limit - len(found)]
         return found
+
+    def read_on(self, after: int) -> list[Row]:
+        """The rows that follow the step `after` in one chunk; none at the end."""
+        number = bisect_right(self._starts, after) - 1
+        return _unpacked(self._chunks[number])[after - self._starts[number] :]
 
     # --- snapshots ---
 
@@ -103,11 +117,10 @@ class Ledger:
 
     def load(self, chunk: bytes) -> None:
         """The next chunk of a dump."""
-        rows = len(_unpacked(chunk))
-        self._chunks[-1] += chunk
-        self._rows += rows
-        if rows == CHUNK_ROWS:
-            self._chunks.append(bytearray())
+        self._last += chunk
+        self._rows += len(_unpacked(chunk))
+        if self._rows == self._full_at or len(chunk) >= CHUNK_BYTES:
+            self._begin_chunk()
 
     # --- memory ---
 
@@ -118,9 +131,15 @@ class Ledger:
 
     def check(self) -> None:
         """Raises StructureBroken unless every chunk but the last is full. O(n)."""
-        sizes = [len(_unpacked(chunk)) for chunk in self._chunks]
-        expect(all(size == CHUNK_ROWS for size in sizes[:-1]), "a chunk in the middle is not full")
-        expect(sum(sizes) == self._rows, "the ledger counts other rows than it holds")
+        expect(len(self._chunks) == len(self._starts), "chunks and their starts differ in number")
+        rows = 0
+        for number, chunk in enumerate(self._chunks):
+            expect(self._starts[number] == rows, "a chunk starts elsewhere")
+            size = len(_unpacked(chunk))
+            rows += size
+            full = size == CHUNK_ROWS or len(chunk) >= CHUNK_BYTES
+            expect(full == (chunk is not self._chunks[-1]), "only the last chunk is not full")
+        expect(rows == self._rows, "the ledger counts other rows than it holds")
 
 
 def _unpacked(chunk: bytes | bytearray) -> list[Row]:

@@ -195,8 +195,8 @@ class Sale:
                 old = self.open_hold(hold)
             except No as refusal:
                 why = refusal.names
-            if old is not None and old.user != user:
-                why = ("forbidden",)
+            if 1 <= hold <= len(self.holds) and self.holds[hold - 1].user != user:
+                old, why = None, ("not_found",)
         others = self._why_not(user, items, old)
         if why or others:
             raise No(*why, *others[:1])
@@ -326,6 +326,8 @@ class Sale:
             raise No("not_found")
         for earlier, basket in found.refunds:
             if reference is not None and earlier == reference:
+                if items is not None and items != basket:
+                    raise No("conflict")
                 return {"order": order, "items": basket, "already": True}
         left = found.kept()
         if not left:
