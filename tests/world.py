@@ -365,12 +365,13 @@ class World:
         return store
 
     def assert_same(self) -> None:
-        """Log and snapshot each give exactly this state, and it agrees with itself."""
+        """Log and snapshot each give exactly this state, and all of them agree with themselves."""
         self.store.check()
         expected = content(self.store)
-        assert content(self.replayed()) == expected
-        assert content(self.restored()) == expected
-        assert self.replayed().totals() == self.restored().totals() == self.store.totals()
+        for other in (self.replayed(), self.restored()):
+            other.check()
+            assert content(other) == expected
+            assert other.totals() == self.store.totals()
 
 
 def split(records: bytes) -> list[bytes]:
