@@ -157,6 +157,7 @@ class World:
         limits: Limits | None = None,
         restarted_ms: int | None = None,
         *,
+        store: Store | None = None,
         authority: Authority | None = None,
         sales: SalesConfig | None = None,
         rights: Sequence[RightsRow] = (),
@@ -164,7 +165,7 @@ class World:
     ) -> None:
         self.limits = limits or Limits()
         self.table = load()
-        self.store = Store()
+        self.store = store or Store()
         self.metrics = Metrics()
         self.presence = Presence(
             self.store.last_seen,
