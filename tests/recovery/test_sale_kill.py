@@ -230,7 +230,7 @@ class Trial:
     async def verify(self):
         async with self.staff() as line:
             if self.chance.random() < 0.4:  # what is killed next comes back from there
-                await line.call("server.snapshot")
+                await line.call("server.snapshot", timeout_s=120)
             if self.manual and self.chance.random() < 0.5:  # older than any key without an owner
                 await line.call("server.advance", ms=2 * HOUR_MS)
             for sale in list(self.sales):
