@@ -8,6 +8,7 @@ no file behind.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import random
 import tempfile
@@ -40,6 +41,7 @@ _BOTS: Final = 6
 _BOTS_ADDRESS: Final = "198.51.100.7"
 _SLACK_S: Final = 20.0  # beyond the end of the last hold, on a machine that has other things to do
 _LOOK_S: Final = 0.05
+_GC_THRESHOLD: Final = (100_000, 50, 1_000)  # a collection walks all buyers, while answers wait
 
 
 class Sold(NamedTuple):
@@ -60,6 +62,7 @@ async def run_sale_demo(
     )
     if data is not None and data.exists() and any(data.iterdir()):
         raise click.UsageError(f"--data is {data}, which is not empty")
+    gc.set_threshold(*_GC_THRESHOLD)
     try:
         sold = await sell(buyers, seats, seed, seconds, data)
     except (ExceptionGroup, rtclient.Error, TimeoutError) as error:
