@@ -35,7 +35,7 @@ _DEFAULTS = (
     RightsRow(command="channel.subscribe", name="$inbox:$self", role="user"),
     RightsRow(command="channel.subscribe", name="$presence:*", role="user"),
     RightsRow(command="channel.subscribe", name="$sale:*:user:$self", role="user"),
-    RightsRow(command="channel.subscribe", name="$sale:*:*", role="service"),
+    RightsRow(command="channel.subscribe", name="$sale:*:*", role="service"),  # all else within one
     RightsRow(command="channel.subscribe", name="$sale:*", role="user"),
 )
 

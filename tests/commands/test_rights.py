@@ -60,6 +60,30 @@ MATRIX = [
     ("channel.subscribe", ["$inbox:ann:x"], "service admin"),
     ("channel.subscribe", ["$presence:bob"], "user service admin"),
     ("channel.subscribe", ["$counter:likes"], "service admin"),
+    ("channel.subscribe", ["$sale:s"], "user service admin"),
+    ("channel.subscribe", ["$sale:a%3Ab"], "user service admin"),
+    ("channel.subscribe", ["$sale:ann"], "user service admin"),
+    ("channel.subscribe", ["$sale:s:user:ann"], "user service admin"),
+    ("channel.subscribe", ["$sale:a%3Ab%25:user:ann"], "user service admin"),
+    ("channel.subscribe", ["$sale:s:user:bob"], "service admin"),
+    ("channel.subscribe", ["$sale:s:user:*"], "service admin"),
+    ("channel.subscribe", ["$sale:s:user:$self"], "service admin"),
+    ("channel.subscribe", ["$sale:*:user:bob"], "service admin"),
+    ("channel.subscribe", ["$sale:s:user:ann:bob"], "service admin"),
+    ("channel.subscribe", ["$sale:s:user:bob:ann"], "service admin"),
+    ("channel.subscribe", ["$sale:s:bob:user:ann"], "service admin"),
+    ("channel.subscribe", ["$sale:s:user:bob:user:ann"], "service admin"),
+    ("channel.subscribe", ["$sale:s:User:ann"], "service admin"),
+    ("channel.subscribe", ["$sale:s:user"], "service admin"),
+    ("channel.subscribe", ["$sale:s:user:"], "service admin"),
+    ("channel.subscribe", ["$sale:s:"], "service admin"),
+    ("channel.subscribe", ["$sale:s:ledger"], "service admin"),
+    ("channel.subscribe", ["$sale:s%3Aledger"], "user service admin"),  # the name of a sale
+    ("channel.subscribe", ["$sale:s:%6Cedger"], "service admin"),
+    ("channel.subscribe", ["$sal%65:s:ledger"], "service admin"),
+    ("channel.subscribe", ["$sale:s:use%72:b%6Fb"], "service admin"),
+    ("channel.subscribe", ["$sale"], "service admin"),
+    ("channel.subscribe", ["$sales:s"], "service admin"),
     ("channel.subscribe", ["$board:b:top:3"], "service admin"),
 ]
 
@@ -117,6 +141,33 @@ def test_a_pattern_may_spell_watched_names_as_they_are_spelled():
     assert not may(table, "user", "ann", "channel.subscribe", "$boar%64:secret:top:3")
 
 
+def test_a_star_between_colons_is_any_one_part():
+    table = rights(
+        {"command": "channel.subscribe", "name": "room:*:public", "role": "user"},
+        {"command": "channel.subscribe", "name": "team:*:$self:*", "role": "user"},
+        {"command": "channel.subscribe", "name": "a*b:c", "role": "user"},
+        {"command": "channel.subscribe", "name": "$board:%2A:top:3", "role": "user"},
+    )
+
+    def opened(name):
+        return may(table, "user", "ann", "channel.subscribe", name)
+
+    assert opened("room:1:public")
+    assert opened("room::public")
+    assert opened("room:*:public")
+    assert not opened("room:public")
+    assert not opened("room:1:2:public")
+    assert not opened("room:1:public:x")
+    assert not opened("room:1:private")
+    assert opened("team:7:ann:x:y")
+    assert not opened("team:7:bob:ann:x")
+    assert not opened("team:7:ann")
+    assert opened("a*b:c")
+    assert not opened("axb:c"), "only as a whole part"
+    assert opened("$board:*:top:3")
+    assert not opened("$board:x:top:3"), "an encoded star is one"
+
+
 NAME_TEXT = st.text(st.sampled_from("ab%:$*3A5"), min_size=1, max_size=6)
 
 
@@ -136,6 +187,15 @@ def test_no_spelling_reaches_an_inbox_but_that_of_the_user_it_decodes_to(spelled
     parts = parts_of(f"$inbox:{spelled}")
     allowed = may(rights(), "user", caller, "channel.subscribe", f"$inbox:{spelled}")
     assert allowed == (parts == ["inbox", caller])
+
+
+@given(spelled=st.lists(NAME_TEXT, max_size=4), caller=NAME_TEXT)
+def test_no_spelling_reaches_more_of_a_sale_than_it_and_ones_own_place(spelled, caller):
+    name = ":".join(["$sale", *spelled])
+    parts = parts_of(name)
+    allowed = may(rights(), "user", caller, "channel.subscribe", name)
+    own = len(parts) == 4 and parts[2:] == ["user", caller]
+    assert allowed == (own or len(parts) == 2)
 
 
 def test_what_names_many_needs_what_the_strictest_row_asks():

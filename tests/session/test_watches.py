@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from rtserver.limits import Limits
+from rtserver.session.watches import Watches
 from tests.world import Peer, Refused, World
 
 
@@ -268,3 +269,214 @@ def applied(state, change):
 
 Watching.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestWatching = Watching.TestCase
+
+
+class Doors:
+    """A kind of watch whose subjects say by their names how long they rest: `$door:<ms>:<number>`."""
+
+    def __init__(self):
+        self.values = {}
+        self.markers = {}
+        self.looks = 0
+
+    def open(self, parts):
+        return Door(self, int(parts[0]), ":".join(parts))
+
+
+class Door:
+    def __init__(self, doors, rest_ms, name):
+        self._doors = doors
+        self._rest_ms = rest_ms
+        self._name = name
+
+    def marker(self, _now):
+        self._doors.looks += 1
+        markers = self._doors.markers
+        return markers.get(self._name, self._doors.values.get(self._name, 0))
+
+    def state(self, _now):
+        return {"full": True, "value": self._doors.values.get(self._name, 0)}
+
+    def difference(self, _old, new):
+        return new
+
+    def rest_ms(self, _state):
+        return self._rest_ms
+
+
+class Hall:
+    """Watches of doors, looked at by hand."""
+
+    def __init__(self, **limits):
+        self.doors = Doors()
+        self.watches = Watches({"door": self.doors.open}, Limits(**limits))
+        self.held = set()
+        self.ms = 1_000
+        self.look()
+
+    def open(self, *names):
+        for name in names:
+            self.watches.open(f"$door:{name}", 0)
+
+    def set(self, name, value):
+        self.doors.values[name] = value
+        self.watches.touch()
+
+    def look(self):
+        """Names of what changed."""
+        found = self.watches.look(self.ms, 0, self.held.__contains__)
+        return [message.channel.removeprefix("$door:") for message in found]
+
+    def looks_after(self, ms):
+        """How many looks a turn so much later takes."""
+        self.ms += ms
+        before = self.doors.looks
+        self.look()
+        return self.doors.looks - before
+
+
+def test_what_rests_is_not_looked_at():
+    hall = Hall()
+    hall.open("0:a", "500:b")
+    hall.set("500:b", 1)
+    assert hall.watches.due_in(hall.ms) == 0, "the other one never rests"
+    assert hall.looks_after(0) == 1
+    assert hall.watches.due_in(hall.ms) == 500
+    assert hall.looks_after(499) == 0
+    assert hall.looks_after(1) == 1
+
+
+def test_what_has_rested_is_looked_at_as_soon_as_something_changes():
+    hall = Hall()
+    hall.open("500:b")
+    hall.ms += 10_000
+    assert hall.watches.due_in(hall.ms) is None
+    hall.set("500:b", 1)
+    assert hall.watches.due_in(hall.ms) == 0
+    assert hall.look() == ["500:b"]
+    hall.set("500:b", 2)
+    assert hall.watches.due_in(hall.ms) == 500
+
+
+def test_what_is_woken_is_looked_at_at_once_whatever_its_marker():
+    hall = Hall(watches_per_turn=5)
+    hall.open(*(f"0:{number}" for number in range(100)), "500:b")
+    hall.doors.markers["500:b"] = "never another"
+    hall.set("500:b", 1)
+    hall.look()
+    hall.watches.wake("$door:500:b")
+    hall.watches.wake("$door:500:nobody")
+    assert hall.watches.due_in(hall.ms) == 0
+    assert hall.look() == ["500:b"]
+    hall.set("500:b", 2)
+    hall.watches.wake("$door:500:b")
+    assert hall.look() == ["500:b"]
+
+
+def test_what_is_woken_while_it_is_held_back_is_looked_at_in_the_next_rounds():
+    hall = Hall()
+    hall.open("500:b")
+    hall.set("500:b", 1)
+    hall.held.add("$door:500:b")
+    hall.watches.wake("$door:500:b")
+    assert hall.look() == []
+    assert hall.watches.due_in(hall.ms) == 20, "no spinning"
+    hall.ms += 20
+    assert hall.look() == []
+    hall.held.clear()
+    assert hall.look() == []
+    hall.ms += 20
+    assert hall.look() == ["500:b"]
+    assert hall.watches.due_in(hall.ms) is None
+
+
+def test_many_that_have_rested_are_looked_at_in_slices():
+    hall = Hall(watches_per_turn=10)
+    hall.open(*(f"500:{number}" for number in range(35)))
+    hall.look()
+    hall.set("500:1", 1)
+    assert [hall.looks_after(500), *(hall.looks_after(0) for _ in range(4))] == [10, 10, 10, 5, 0]
+
+
+def test_many_that_are_woken_are_looked_at_in_slices():
+    hall = Hall(watches_per_turn=10)
+    names = [f"500:{number}" for number in range(25)]
+    hall.open(*names, "0:in its time")
+    hall.set("0:in its time", 1)
+    hall.look()
+    hall.set("0:in its time", 2)
+    for name in names:
+        hall.set(name, 1)
+        hall.watches.wake(f"$door:{name}")
+    found = [hall.look() for _ in range(4)]
+    assert list(map(len, found)) == [10, 10, 5, 0]
+    assert [name for some in found for name in some] == names
+
+
+class Resting(RuleBasedStateMachine):
+    """Each change is told within its watch's rest and an interval, or at once where it is woken;
+    a turn costs a bounded number of looks; nobody is looked at more often than the rest allows."""
+
+    def __init__(self):
+        super().__init__()
+        self.hall = Hall(watches_per_turn=4)
+        self.names = [f"{rest}:{number}" for rest in (0, 50, 300) for number in range(4)]
+        self.open = set()
+        self.told = {}
+        self.changed_at = {}  # of what is not told yet
+        self.number = 0
+
+    @rule(place=st.integers(0, 11))
+    def subscribe(self, place):
+        name = self.names[place]
+        if name not in self.open:
+            self.hall.open(name)
+            self.open.add(name)
+            self.told[name] = self.hall.doors.values.get(name, 0)
+
+    @rule(place=st.integers(0, 11))
+    def unsubscribe(self, place):
+        name = self.names[place]
+        self.hall.watches.close(f"$door:{name}")
+        self.open.discard(name)
+        self.changed_at.pop(name, None)
+
+    @rule(place=st.integers(0, 11), wake=st.booleans())
+    def change(self, place, wake):
+        name = self.names[place]
+        self.number += 1
+        self.hall.set(name, self.number)
+        if name in self.open:
+            self.changed_at.setdefault(name, self.hall.ms)
+            if wake:
+                self.hall.watches.wake(f"$door:{name}")
+                self.turn()
+                if len(self.open) <= 4:
+                    assert name not in self.changed_at
+
+    @rule(ms=st.sampled_from([0, 1, 20, 60, 400]))
+    def wait(self, ms):
+        self.hall.ms += ms
+        self.turn()
+
+    @rule()
+    def settle(self):
+        """As many turns as the watches themselves ask for."""
+        for _ in range(40):
+            due = self.hall.watches.due_in(self.hall.ms)
+            if due is None:
+                break
+            self.hall.ms += due
+            self.turn()
+        assert self.hall.watches.due_in(self.hall.ms) is None
+        assert not self.changed_at
+
+    def turn(self):
+        before = self.hall.doors.looks
+        for name in self.hall.look():
+            self.changed_at.pop(name)
+        assert self.hall.doors.looks - before <= 4
+
+
+Resting.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestResting = Resting.TestCase

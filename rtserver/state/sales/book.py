@@ -25,7 +25,6 @@ from typing import Any
 from rtserver.errors import SOLD_OUT, RtError
 from rtserver.limits import ENDED_HOLDS_KEPT
 from rtserver.state.sales.terms import ItemTerms
-from rtserver.structs import expect
 from rtserver.structs.ordered_names import OrderedNames
 from rtserver.structs.sharded_map import ShardedMap, new_map
 
@@ -40,7 +39,6 @@ __all__ = [
     "Buyer",
     "Hold",
     "Item",
-    "parse_id",
 ]
 
 HELD, SOLD, CANCELLED, EXPIRED, REFUNDED = range(5)
@@ -48,7 +46,6 @@ HOLD_STATES = ("held", "sold", "cancelled", "expired", "refunded")
 
 _PAGE = 4_096  # holds a list
 _TAGS = 8  # of one digest
-_DIGITS_MAX = 15  # of a number in an id: it fits 64 bits in the compiled form too
 
 
 class Item:
@@ -94,12 +91,11 @@ class Item:
     def _moved(self) -> None:
         self.refusal = None
         self.refusal_packed = None
-        assert (
-            self.free >= 0
-            and self.held >= 0
-            and self.sold >= 0
-            and self.stock == self.free + self.held + self.sold
-        ), f"{self.name}: {self.stock} is not {self.free} + {self.held} + {self.sold}"
+        assert self.free >= 0, f"{self.free} of {self.name} are free"
+        assert self.held >= 0, f"{self.held} of {self.name} are held"
+        assert self.sold >= 0, f"{self.sold} of {self.name} are sold"
+        placed = self.free + self.held + self.sold
+        assert self.stock == placed, f"{self.name}: {self.stock} units, and {placed} of them placed"
 
 
 class Hold:
@@ -583,47 +579,3 @@ class Book:
         done = self.items.release(entries_max) and done
         done = self._names.release(entries_max) and done
         return done
-
-    def check(self) -> None:
-        """Raises StructureBroken unless balances, holds and buyers agree. O(n)."""
-        held: dict[str, int] = {}
-        sold: dict[str, int] = {}
-        taken: dict[str, int] = {}
-        for number in range(1, self.last_number + 1):
-            hold = self.pages[number // _PAGE][number % _PAGE]
-            if hold is None or hold.state == CANCELLED or hold.state == EXPIRED:
-                continue
-            refunded = hold.refunded()
-            for name, units in hold.basket().items():
-                n = units - refunded.get(name, 0)
-                into = held if hold.state == HELD else sold
-                into[name] = into.get(name, 0) + n
-                taken[hold.user] = taken.get(hold.user, 0) + n
-        for name, item in self.items.items():
-            item._moved()
-            expect(item.held == held.get(name, 0), f"{name}: held differs from its holds")
-            expect(item.sold == sold.get(name, 0), f"{name}: sold differs from its orders")
-        for field in ("stock", "free", "held", "sold"):
-            total = sum(getattr(item, field) for _, item in self.items.items())
-            expect(getattr(self, field) == total, f"{field} is not the sum of the items'")
-        for user, buyer in self.buyers.items():
-            expect(buyer.taken == taken.get(user, 0), f"{user!r} has another number of units")
-            expect(bool(buyer.held or buyer.orders), f"{user!r} has nothing")
-        self._names.check()
-
-
-def parse_id(text: str) -> tuple[str, int, int, int] | None:
-    """(kind, sale, number, tag) of the id of a hold (kind h) or an order (kind o); None of what is
-    no such id, or has numbers that no sale and no hold ever gets."""
-    parts = text[1:].split("-")
-    if text[:1] not in ("h", "o") or len(parts) != 3 or len(parts[2]) != 16:
-        return None
-    if len(parts[0]) > _DIGITS_MAX or len(parts[1]) > _DIGITS_MAX:
-        return None
-    try:
-        sale, number, tag = (int(part, 16) for part in parts)
-    except ValueError:
-        return None
-    if text[1:] != f"{sale:x}-{number:x}-{tag:016x}":
-        return None
-    return text[0], sale, number, tag
