@@ -56,12 +56,12 @@ async def run_sale_demo(
     buyers: int, seats: int, seed: int | None, seconds: float, data: Path | None
 ) -> int:
     """Sells, prints and checks; returns the exit code."""
+    if data is not None and data.exists() and any(data.iterdir()):
+        raise click.UsageError(f"--data is {data}, which is not empty")
     seed = random.randrange(10**6) if seed is None else seed
     click.echo(
         f"{buyers:,} buyers for {seats:,} seats; --seed {seed} sends the same ones", err=True
     )
-    if data is not None and data.exists() and any(data.iterdir()):
-        raise click.UsageError(f"--data is {data}, which is not empty")
     gc.set_threshold(*_GC_THRESHOLD)
     try:
         sold = await sell(buyers, seats, seed, seconds, data)
@@ -182,10 +182,13 @@ async def _close(rt: rtclient.Client, crowd: Crowd, times: Times) -> float:
     status = await rt.sale.status(SALE, limit=1)
     await crowd.tell()
     assert status.opens_at is not None, "it was created so"
-    async with asyncio.timeout(3 * times.hold + _SLACK_S):
-        await crowd.done()
-        while (await rt.sale.status(SALE, limit=1)).total.held:
-            await asyncio.sleep(_LOOK_S)
+    try:
+        async with asyncio.timeout(3 * times.hold + _SLACK_S):
+            await crowd.done()
+            while (await rt.sale.status(SALE, limit=1)).total.held:
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        raise TimeoutError("visits or holds have not ended, long after their time") from None
     return ended - status.opens_at / 1_000
 
 
