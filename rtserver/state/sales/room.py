@@ -138,6 +138,11 @@ class WaitingRoom:
         if network is not None:
             self._addresses.put(network, given + 1)
 
+    def rankings(self) -> tuple[Ranking, Ranking]:
+        """Who waits, and who visits: for the short way of a join, which does what `join` does for
+        one whose place is not tied, where the terms ask nothing."""
+        return self._line, self._visits
+
     def is_tied(self, user: str) -> bool:
         """Whether a user waits whose place hangs on her connections."""
         return user in self._line and not self._line.marked(user)
@@ -334,12 +339,12 @@ class WaitingRoom:
         if rank is not None:
             found["state"] = "waiting"
             found["position"] = rank + 1
-            found["eta_ms"] = self._eta(now, rank + 1)
+            found["eta_ms"] = self.eta(now, rank + 1)
         elif user in self._done:
             found["state"] = "done"
         return found
 
-    def _eta(self, now: int, position: int) -> int | None:
+    def eta(self, now: int, position: int) -> int | None:
         """ms until the admission at the measured pace; without one, as the terms promise: so many
         a second, and beyond the free slots one for each pass that ends. None before the start."""
         if not self.started:
