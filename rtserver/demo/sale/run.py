@@ -90,7 +90,7 @@ async def sell(
         config = access.configure(Path(made), directory)
         async with serving("--config", str(config), err=True) as url:
             sold = await _sell(url, access, buyers, seats, seed, seconds)
-        sold.books.log = read_log(directory)
+        sold.books.log = read_log(directory, SALE)
     return sold
 
 
