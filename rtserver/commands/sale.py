@@ -344,6 +344,7 @@ def join(
             sale.join(ctx.now, who, tied=herself, address=ctx.address, by=_by(ctx))
         elif not (herself and sale.room.tie(who)):
             ctx.log_nothing()
+    ctx.note_seen(sale, who)
     return sale.place(ctx.now, who)
 
 
@@ -369,6 +370,7 @@ def leave(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, 
 def place(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, Any]:
     sale = store.sales.find(name)
     who = ctx.acting_for(user)
+    ctx.note_seen(sale, who)
     return {**sale.place(ctx.now, who), **sale.possessions(ctx.now, who)}
 
 
