@@ -113,7 +113,7 @@ class SalesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 class RightsRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The least role for a command (`*` at the end: all that begin so) on names of a pattern, in
-    which `$self` stands for the caller, `*` as a part for any part, a `*` at the end for any rest."""
+    which `$self` stands for the caller, `*` as a part for any part, and at the end for any rest."""
 
     command: str
     role: Role

@@ -134,6 +134,7 @@ class Server:
             config=config.log,
             closing_record=self._totals,
             notify=self._notify,
+            keep_since=self._store.sales.oldest_ms,
         )
         router = self._build_router(clock.now_ms() if recovered.now_ms else None)
         sessions = Sessions(config.limits, router.places, router.leave)

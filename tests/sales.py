@@ -97,8 +97,9 @@ class Shop:
     def balances(self) -> dict[str, dict[str, int]]:
         """{item: {stock, free, held, sold}}, the same as the total and as its own sum."""
         status = self.say("status")
-        for of in ("stock", "free", "held", "sold"):
-            assert status["total"][of] == sum(row[of] for row in status["items"].values())
+        if status["next"] is None:
+            for of in ("stock", "free", "held", "sold"):
+                assert status["total"][of] == sum(row[of] for row in status["items"].values())
         for sku, row in status["items"].items():
             assert row["stock"] == row["free"] + row["held"] + row["sold"], sku
             assert min(row.values()) >= 0, sku

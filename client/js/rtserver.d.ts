@@ -94,12 +94,14 @@ export interface BoardState {
 
 /** What is left of a sale, and how many wait. */
 export interface SaleState {
-  state: "scheduled" | "open" | "paused" | "closed";
+  /** none: there is no such sale. */
+  state: "none" | "scheduled" | "open" | "paused" | "closed";
   /** Of all items together. */
   total: Balance;
+  /** Users in the queue, and of those who were let in; above 100 rounded up to two digits. */
   waiting: number;
-  /** Users who were let in. */
   active: number;
+  /** Empty where there are more than 100. */
   items: Record<string, Balance>;
   opens_at?: number | null;
   closes_at?: number | null;

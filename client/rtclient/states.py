@@ -41,9 +41,10 @@ class BoardState:
 class SaleState:
     """What `rt.sale.watch` yields.
 
-    state: scheduled, open, paused or closed. total: of all items together. waiting, active: users
-    in the queue, and of those who were let in. opens_at, closes_at: ms since 1970. seed: tells the
-    order of the queue once the sale has opened; seed_sha256 was known before.
+    state: scheduled, open, paused, closed, or none where there is no such sale. total: of all items
+    together. waiting, active: users in the queue, and of those who were let in; above 100 rounded
+    up to two digits. items: empty where there are more than 100. opens_at, closes_at: ms since
+    1970. seed: tells the order of the queue once the sale has opened; seed_sha256 was known before.
     """
 
     state: str

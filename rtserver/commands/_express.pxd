@@ -73,6 +73,7 @@ cdef class Express:
     cdef int _counter_add_many(self, Cursor *params, Buffer *out) except -1
     cdef int _sale_reserve(self, Cursor *params, Buffer *out) except -1
     cdef int _sale_confirm(self, Cursor *params, Buffer *out) except -1
+    cdef int _sale_join(self, Cursor *params, Buffer *out) except -1
     cdef int _reply(self, Row *row, int64_t request_id, Cursor *params, Buffer *out) except -1
     cdef int _refuse(self, int64_t request_id) except -1
     cdef int _add_item(self, Item *item, Buffer *out) except -1

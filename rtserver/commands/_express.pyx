@@ -101,6 +101,7 @@ cdef class Express:
         self.sales = SaleWays(store, self.journal)
         self._add_row(table["sale.reserve"], Express._sale_reserve, 0)
         self._add_row(table["sale.confirm"], Express._sale_confirm, 0)
+        self._add_row(table["sale.join"], Express._sale_join, 0)
 
     def __dealloc__(self):
         free_buffer(&self.out)
@@ -555,6 +556,9 @@ cdef class Express:
 
     cdef int _sale_confirm(self, Cursor *params, Buffer *out) except -1:
         return self.sales.confirm(params, out)
+
+    cdef int _sale_join(self, Cursor *params, Buffer *out) except -1:
+        return self.sales.join(params, out)
 
     # --- records ---
 

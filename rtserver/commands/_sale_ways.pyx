@@ -1,11 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The short ways of sales: a reserve of one item without a queue, its refusal when the item is sold
-out, and the confirm of a hold of one item.
+out, the confirm of a hold of one item, and a back end's join of a user who has to wait.
 
 A part of the compiled form, without a twin; _express.pyx says what a short way is. Here it has a
 refusal too, because nearly all requests of a sale are that one: it is the item's own, prepared once.
 What a short way leaves to the long one: several items, seats, limits of an item, names beyond ASCII,
-sales with a queue or that are not open, and whatever would be refused in another way.
+reserves where there is a queue, queues that ask something, users who are known there or may be let
+in at once, and whatever would be refused in another way.
 """
 
 cimport cython
@@ -20,6 +21,8 @@ from libc.string cimport memcmp
 
 from rtserver.commands._journal cimport Journal
 from rtserver.state.sales._book cimport Book, Buyer, Hold, Item
+from rtserver.structs._names cimport Cell
+from rtserver.structs._ranking cimport Ranking
 from rtserver.wire._msgpack cimport (
     Buffer,
     Cursor,
@@ -35,7 +38,10 @@ from rtserver.wire._msgpack cimport (
     read_nil,
     read_text,
     reserve,
+    rt_u64,
 )
+
+from hashlib import sha256
 
 from rtserver.commands.journal import META_ADDRESS, META_SERVICE, META_USER
 from rtserver.limits import HOLDS_PER_USER_MAX
@@ -47,14 +53,19 @@ cdef int _held = HELD
 cdef Py_ssize_t _holds_max = HOLDS_PER_USER_MAX
 cdef int _reserved = STEPS.index("reserved")
 cdef int _confirmed = STEPS.index("confirmed")
+cdef int _joined = STEPS.index("joined")
 cdef bytes _reserve_head = b"\x93" + pack("sale.reserve") + b"\x01\x96"
 cdef bytes _confirm_head = b"\x93" + pack("sale.confirm") + b"\x01\x94"
+cdef bytes _join_head = b"\x93" + pack("sale.join") + b"\x01\x93"
 cdef bytes _refuse = pack("refuse")
 cdef bytes _hold_key = b"\x83" + pack("hold")
 cdef bytes _order_key = b"\x83" + pack("order")
 cdef bytes _items_key = pack("items")
 cdef bytes _expires_key = pack("expires_at")
 cdef bytes _already_key = pack("already") + b"\xc2"
+cdef bytes _position_key = b"\x85" + pack("state") + pack("waiting") + pack("position")
+cdef bytes _eta_key = pack("eta_ms")
+cdef bytes _no_pass = pack("pass_id") + b"\xc0" + pack("pass_expires_at") + b"\xc0"
 cdef const char *_digits = b"0123456789abcdef"
 DEF NAME_MAX = 255
 DEF RESULT_BYTES = 512
@@ -146,7 +157,12 @@ cdef class SaleWays:
                 return 0
         if book.per_user and taken + units > book.per_user:
             return 0
-        hold = book.reserve(self.now, user, (item,), (units,), self.now + book.hold_ms, buyer)
+        if units != self.units:
+            self.amounts = (units,)
+            self.units = units
+        hold = book.reserve(
+            self.now, user, self.items, self.amounts, self.now + book.hold_ms, buyer
+        )
         self._note(_reserved, hold, NULL)
         armed = self.sale.armed
         if armed is None or hold.expires_at < <int64_t>armed[0]:
@@ -211,6 +227,7 @@ cdef class SaleWays:
         cdef int64_t units = hold.amounts[0]
         if self.item is not <Item>hold.items[0]:
             self.item = hold.items[0]
+            self.items = (self.item,)
             self.sku = self.item.name.encode()
         words = None
         if reference.data != NULL:
@@ -233,6 +250,102 @@ cdef class SaleWays:
         put_bytes(out, <const char *>_already_key, len(_already_key))
         return 1
 
+    # --- join ---
+
+    cdef int join(self, Cursor *params, Buffer *out) except -1:
+        """[name, user] of a user who waits from now on; 1 with a result; 0: the long way."""
+        cdef Text name
+        cdef Text user
+        cdef uint32_t count, i
+        cdef int64_t position
+        cdef Buffer *record = &self.record
+        cdef bint started
+        if (
+            not read_array(params, &count)
+            or not 2 <= count <= 3
+            or not read_text(params, &name)
+            or not read_text(params, &user)
+            or (count > 2 and not read_nil(params))
+            or params.at != params.end
+            or not _is_plain_name(&user)
+            or self.user is not None
+            or not self._find(&name)
+            or not self._can_join()
+            or self._is_known(self.line, &user)
+            or self._is_known(self.visits, &user)
+        ):
+            return 0
+        started = self.room.started
+        position = self._place(&user, started) + 1
+        self._begin_row(_joined, user.data, user.size)
+        put_bytes(&self.row, b"\xc0\xc0\xc0", 3)
+        self._end_row()
+        record.size = 0
+        reserve(record, 2 * RESULT_BYTES)
+        put_bytes(record, <const char *>_join_head, len(_join_head))
+        put_text(record, <const char *>self.name, len(self.name))
+        put_text(record, user.data, user.size)
+        put_byte(record, 0xC0)
+        self._write()
+        put_bytes(out, <const char *>_position_key, len(_position_key))
+        put_int(out, position)
+        put_bytes(out, <const char *>_eta_key, len(_eta_key))
+        if started:
+            put_int(out, self.room.eta(self.now, position))
+        else:
+            put_byte(out, 0xC0)
+        put_bytes(out, <const char *>_no_pass, len(_no_pass))
+        return 1
+
+    cdef bint _can_join(self) except -1:
+        """Whether whoever joins now has to wait, and nothing is asked of her."""
+        sale = self.sale
+        room = sale.room
+        if room is None or sale.closed or self.growth.refusal is not None:
+            return False
+        if room is not self.room or room.terms is not self.terms:
+            self._look_at_room(room)
+        if not self.asks_nothing:
+            return False
+        waiting_max = sale.waiting_max
+        if waiting_max is not None and self.line.count() >= <int64_t>waiting_max:
+            return False
+        if not room.started:
+            return True
+        if self.book.free == 0:
+            return self.book.held > 0  # else she is told that all is sold
+        return self.visits.count() >= self.active_max or sale.paused
+
+    cdef _look_at_room(self, room):
+        self.room = room
+        self.line, self.visits = room.rankings()
+        self.terms = room.terms
+        terms = self.terms
+        self.asks_nothing = not (terms.per_address or terms.joins_per_user or terms.challenge)
+        self.active_max = terms.active_max
+        self.seed = self.sale.seed.encode() + b":"
+
+    cdef bint _is_known(self, Ranking ranking, const Text *user) noexcept nogil:
+        cdef uint64_t hashed = ranking.hash_of(user.data, user.size)
+        return ranking.ref_of(user.data, user.size, hashed) != 0
+
+    cdef int64_t _place(self, const Text *user, bint started) except -1:
+        """Her rank; her place stays without a connection, so it is marked (room.py)."""
+        cdef Ranking line = self.line
+        cdef uint64_t hashed = line.hash_of(user.data, user.size)
+        cdef int64_t key, rank
+        cdef bytes digest
+        cdef Cell *cell
+        if started:
+            key = line.seq
+        else:
+            digest = sha256(self.seed + PyBytes_FromStringAndSize(user.data, user.size)).digest()
+            key = <int64_t>((rt_u64(<const char *>digest) >> 1) - <uint64_t>(<uint64_t>1 << 63))
+        rank = line.place_at(user.data, user.size, hashed, key)
+        cell = line.at(line.ref_of(user.data, user.size, hashed))
+        cell.mark = True
+        return rank
+
     # --- looking up ---
 
     cdef bint _find(self, const Text *name) except -1:
@@ -241,7 +354,7 @@ cdef class SaleWays:
             self.sale is not None
             and name.size == len(self.name)
             and memcmp(name.data, <const char *>self.name, name.size) == 0
-            and self.book.quick
+            and (self.book.quick or not self.sale.closed)  # only closed ones can be deleted
         ):
             return True
         if not _is_plain_name(name):
@@ -257,6 +370,7 @@ cdef class SaleWays:
 
     cdef bint _keep(self, sale) except -1:
         self.sale = sale
+        self.room = None
         self.item = None
         self.sku = b""
         if sale is None:
@@ -280,6 +394,7 @@ cdef class SaleWays:
         self.item = self.book.items.get(PyUnicode_DecodeASCII(sku.data, sku.size, NULL))
         if self.item is None:
             return False
+        self.items = (self.item,)
         self.sku = PyBytes_FromStringAndSize(sku.data, sku.size)
         return True
 
@@ -300,6 +415,18 @@ cdef class SaleWays:
         cdef Buffer *row = &self.row
         cdef Py_ssize_t size
         cdef const char *user = PyUnicode_AsUTF8AndSize(hold.user, &size)
+        self._begin_row(step, user, size)
+        put_int(row, hold.number)
+        self._put_item(row, hold.amounts[0])
+        if reference == NULL:
+            put_byte(row, 0xC0)
+        else:
+            _put_reference(row, reference)
+        return self._end_row()
+
+    cdef int _begin_row(self, int step, const char *user, Py_ssize_t size) except -1:
+        """A row of the ledger, up to the hold."""
+        cdef Buffer *row = &self.row
         if not self.is_known:
             self._know()
         row.size = 0
@@ -309,12 +436,10 @@ cdef class SaleWays:
         put_int(row, self.now)
         put_bytes(row, <const char *>self.caller, len(self.caller))
         put_text(row, user, size)
-        put_int(row, hold.number)
-        self._put_item(row, hold.amounts[0])
-        if reference == NULL:
-            put_byte(row, 0xC0)
-        else:
-            _put_reference(row, reference)
+        return 0
+
+    cdef int _end_row(self) except -1:
+        cdef Buffer *row = &self.row
         self.ledger.append_packed(PyBytes_FromStringAndSize(<const char *>row.data, row.size))
         return 0
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from rtserver.commands.context import Context
-from rtserver.commands.kinds import BOOL, LIMIT, NAME, PREFIX, TEXT, UINT, Shape, at_most, one_of
+from rtserver.commands.kinds import BOOL, LIMIT, NAME, PREFIX, TEXT, UINT, at_most, one_of
 from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.sale_kinds import (
     AMOUNTS,
@@ -24,88 +24,35 @@ from rtserver.commands.sale_kinds import (
     QUEUE,
     REFERENCE,
 )
+from rtserver.commands.sale_shapes import (
+    AUDIT,
+    CANCELLED,
+    CONFIRMED,
+    CREATED,
+    DELETED,
+    HOLD,
+    LEDGER,
+    LEFT,
+    ORDERS,
+    PLACE,
+    PURCHASE,
+    REFUNDED,
+    SALES,
+    SEATS,
+    STATE,
+    STATUS,
+    STOCK,
+    WHOLE_PLACE,
+)
 from rtserver.commands.table import Effect, Param, command
-from rtserver.errors import INVALID_PARAMS, RtError
+from rtserver.errors import INVALID_PARAMS, NOT_FOUND, RtError
 from rtserver.limits import BEST_SEATS_MAX, LIST_DEFAULT
-from rtserver.state.sales import buying, stocking
+from rtserver.state.sales import buying, stocking, views
 from rtserver.state.sales.audit import Audit
+from rtserver.state.sales.book import Hold
 from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.terms import ItemTerms, QueueTerms, SaleTerms
 from rtserver.state.store import Store
-
-CREATED = Shape("SaleCreated", created="bool", seed_sha256="text")
-DELETED = Shape("Deleted", deleted="bool")
-STATE = Shape("SalePhase", state="text")
-LEFT = Shape("Left", left="bool")
-BALANCE = Shape("Balance", stock="int", free="int", held="int", sold="int")
-STOCK = Shape("Stock", items="{Balance}")
-STATUS = Shape(
-    "SaleStatus",
-    state="text",
-    items="{Balance}",
-    next="text?",
-    total="Balance",
-    waiting="int",
-    active="int",
-    refused="{int}",
-    opens_at="int?",
-    closes_at="int?",
-    seed_sha256="text",
-    seed="text?",
-)
-PLACE = Shape(
-    "Place",
-    state="text",
-    position="int?",
-    eta_ms="int?",
-    pass_id="text?",
-    pass_expires_at="int?",
-)
-HOLD = Shape("Hold", hold="text", items="{int}", expires_at="int")
-WHOLE_PLACE = Shape("WholePlace", **PLACE.fields, holds="[Hold]", orders="[Order]")
-CONFIRMED = Shape("Confirmed", order="text", items="{int}", already="bool")
-CANCELLED = Shape("Cancelled", cancelled="bool", items="{int}")
-REFUNDED = Shape("Refunded", order="text", items="{int}", already="bool")
-PURCHASE = Shape(
-    "Purchase",
-    sale="text",
-    state="text",
-    hold="text",
-    order="text?",
-    user="text",
-    items="{int}",
-    reserved_at="int",
-    expires_at="int",
-    ended_at="int?",
-    reference="text?",
-    refunded="{int}",
-)
-ORDER = Shape(
-    "Order",
-    order="text",
-    state="text",
-    user="text",
-    items="{int}",
-    at="int",
-    reference="text?",
-    refunded="{int}",
-)
-ORDERS = Shape("Orders", orders="[Order]", next="int?")
-STEP = Shape(
-    "Step",
-    seq="int",
-    at="int",
-    step="text",
-    caller="text?",
-    user="text?",
-    hold="text?",
-    items="{int}?",
-    reference="text?",
-)
-LEDGER = Shape("Ledger", items="[Step]", next="int?")
-AUDIT = Shape("Audit", ok="bool", steps="int", items="int", problems="[text]")
-SEATS = Shape("Seats", items="{int}", zone="text?", row="text?")
-SALES = Shape("NamePage", items="[text]", next="text?")
 
 _AUDIT_COST = 1_000  # of the first piece, which is all of it for a small sale
 
@@ -169,9 +116,9 @@ def create(
     sale = store.sales.get(name)
     if sale is None:
         seed, secret = ctx.new_id() + ctx.new_id(), ctx.new_id() + ctx.new_id()
-        sale = store.sales.create(ctx.now, name, terms, rows, seed, secret, _by(ctx))
+        sale = store.sales.create(ctx.now, name, terms, rows, seed, secret, ctx.caller_name)
         return {"created": True, "seed_sha256": sale.seed_sha256}
-    if not store.sales.same(ctx.now, sale, terms, rows, _by(ctx)):
+    if not store.sales.same(ctx.now, sale, terms, rows, ctx.caller_name):
         ctx.log_nothing()
     return {"created": False, "seed_sha256": sale.seed_sha256}
 
@@ -211,7 +158,7 @@ def configure(
     given = {"per_user": per_user, "hold_ms": hold_ms, "opens_at": opens_at, "closes_at": closes_at}
     changes = {field: value for field, value in given.items() if value is not None}
     terms = sale.terms._replace(**changes, queue=_queue(sale.terms.queue, queue))
-    sale.configure(ctx.now, terms, _by(ctx))
+    sale.configure(ctx.now, terms, ctx.caller_name)
     return {"state": sale.phase}
 
 
@@ -225,7 +172,9 @@ def configure(
 )
 def restock(store: Store, ctx: Context, name: str, items: dict[str, list[Any]]) -> dict[str, Any]:
     sale = store.sales.find(name)
-    stocking.restock(sale, ctx.now, {sku: ItemTerms(*row) for sku, row in items.items()}, _by(ctx))
+    stocking.restock(
+        sale, ctx.now, {sku: ItemTerms(*row) for sku, row in items.items()}, ctx.caller_name
+    )
     return {"items": {sku: sale.balance(sku) for sku in items}}
 
 
@@ -238,7 +187,7 @@ def restock(store: Store, ctx: Context, name: str, items: dict[str, list[Any]]) 
 )
 def open_sale(store: Store, ctx: Context, name: str) -> dict[str, Any]:
     sale = store.sales.find(name)
-    sale.open(ctx.now, _by(ctx))
+    sale.open(ctx.now, ctx.caller_name)
     return {"state": sale.phase}
 
 
@@ -251,7 +200,7 @@ def open_sale(store: Store, ctx: Context, name: str) -> dict[str, Any]:
 )
 def pause(store: Store, ctx: Context, name: str) -> dict[str, Any]:
     sale = store.sales.find(name)
-    sale.pause(ctx.now, _by(ctx))
+    sale.pause(ctx.now, ctx.caller_name)
     return {"state": sale.phase}
 
 
@@ -264,7 +213,7 @@ def pause(store: Store, ctx: Context, name: str) -> dict[str, Any]:
 )
 def close(store: Store, ctx: Context, name: str, release: bool) -> dict[str, Any]:
     sale = store.sales.find(name)
-    sale.close(ctx.now, release, _by(ctx))
+    sale.close(ctx.now, release, ctx.caller_name)
     return {"state": sale.phase}
 
 
@@ -337,13 +286,16 @@ def join(
     herself = ctx.service is None and ctx.user == who
     if challenge is not None:
         ctx.log_as(name, user, None)  # a record that exists needs no proof any more
-    with sale.refusing():
+    try:
         if sale.room is None or not sale.room.knows(who):
             if sale.asks_challenge:
                 ctx.need_challenge(name, who, challenge)
-            sale.join(ctx.now, who, tied=herself, address=ctx.address, by=_by(ctx))
+            sale.join(ctx.now, who, tied=herself, address=ctx.address, by=ctx.caller_name)
         elif not (herself and sale.room.tie(who)):
             ctx.log_nothing()
+    except RtError as error:
+        sale.count_refusal(error)
+        raise
     ctx.note_seen(sale, who)
     return sale.place(ctx.now, who)
 
@@ -356,7 +308,7 @@ def join(
     summary="Gives up a place in the queue, or a pass; holds stay.",
 )
 def leave(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, bool]:
-    return {"left": store.sales.find(name).leave(ctx.now, ctx.acting_for(user), _by(ctx))}
+    return {"left": store.sales.find(name).leave(ctx.now, ctx.acting_for(user), ctx.caller_name)}
 
 
 @_read(
@@ -371,7 +323,7 @@ def place(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, 
     sale = store.sales.find(name)
     who = ctx.acting_for(user)
     ctx.note_seen(sale, who)
-    return {**sale.place(ctx.now, who), **sale.possessions(ctx.now, who)}
+    return {**sale.place(ctx.now, who), **views.possessions(sale, ctx.now, who)}
 
 
 # --- buying ---
@@ -405,15 +357,25 @@ def reserve(
     who = ctx.acting_for(user)
     if (items is None) == (best is None):
         raise RtError(INVALID_PARAMS, "expected either items or best", {"param": "items"})
-    with sale.refusing():
-        if hold is not None:
-            ctx.need_own(sale.owner(hold), f"the hold {hold!r}")
+    try:
+        replaced = None if hold is None else _replaced(store, ctx, sale, who, hold)
         if best is not None:
             sale.check_open()
             items = dict.fromkeys(stocking.best_available(sale, *best), 1)
             ctx.log_as(name, user, items, None, pass_id, hold)
-        assert items is not None
-        return buying.reserve(sale, ctx.now, who, items, pass_id, hold, _by(ctx))
+        assert items is not None, "one of the two was given"
+        return buying.reserve(sale, ctx.now, who, items, pass_id, replaced, ctx.caller_name)
+    except RtError as error:
+        sale.count_refusal(error)
+        raise
+
+
+def _replaced(store: Store, ctx: Context, sale: Sale, user: str, text: str) -> Hold:
+    """The hold whose basket is to be replaced. Raises RtError not_found, forbidden."""
+    of, hold = _find(store, ctx, text)
+    if of is not sale or hold.user != user:
+        raise RtError(NOT_FOUND, f"{text!r} is no hold of {user!r} in {sale.name!r}")
+    return hold
 
 
 @_write(
@@ -436,8 +398,9 @@ def confirm(
     items: dict[str, int] | None,
     late: str,
 ) -> dict[str, Any]:
-    sale = _sale_of(store, ctx, hold)
-    done = buying.confirm(sale, ctx.now, hold, reference, items, late == "retake", _by(ctx))
+    sale, found = _find(store, ctx, hold)
+    retake = late == "retake"
+    done = buying.confirm(sale, ctx.now, found, reference, items, retake, ctx.caller_name)
     if done["already"]:
         ctx.log_nothing()
     return done
@@ -451,8 +414,8 @@ def confirm(
     summary="Gives back what is held.",
 )
 def cancel(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
-    items = buying.cancel(_sale_of(store, ctx, hold), ctx.now, hold, _by(ctx))
-    return {"cancelled": True, "items": items}
+    sale, found = _find(store, ctx, hold)
+    return {"cancelled": True, "items": buying.cancel(sale, ctx.now, found, ctx.caller_name)}
 
 
 @_write(
@@ -463,7 +426,8 @@ def cancel(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
     summary="Lets a hold last longer; in all at most 5 times the sale's hold_ms.",
 )
 def extend(store: Store, ctx: Context, hold: str, ms: int) -> dict[str, Any]:
-    return buying.extend(_sale_of(store, ctx, hold), ctx.now, hold, ms, _by(ctx))
+    sale, found = _find(store, ctx, hold)
+    return buying.extend(sale, ctx.now, found, ms, ctx.caller_name)
 
 
 @_staff(
@@ -486,8 +450,8 @@ def refund(
     reference: str | None,
     restock: bool,
 ) -> dict[str, Any]:
-    sale = store.sales.of_id(order)
-    done = buying.refund(sale, ctx.now, order, items, reference, restock, _by(ctx))
+    sale, found = store.sales.of_id(order)
+    done = buying.refund(sale, ctx.now, found, items, reference, restock, ctx.caller_name)
     if done["already"]:
         ctx.log_nothing()
     return done
@@ -502,7 +466,8 @@ def refund(
     summary="A hold or an order, at any age: held, sold, cancelled, expired or refunded.",
 )
 def get(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
-    return _sale_of(store, ctx, hold).purchase(ctx.now, hold)
+    sale, found = _find(store, ctx, hold)
+    return views.purchase(sale, ctx.now, found)
 
 
 @_read(
@@ -553,7 +518,7 @@ def orders(
     state: str | None,
     user: str | None,
 ) -> dict[str, Any]:
-    found, following = store.sales.find(name).orders(after, limit, state, user)
+    found, following = views.orders(store.sales.find(name), after, limit, state, user)
     return {"orders": found, "next": following}
 
 
@@ -588,16 +553,9 @@ def audit(
     return audit.result if audit.proceed(_AUDIT_COST) else ctx.host.audit(audit)
 
 
-# --- who is meant ---
-
-
-def _by(ctx: Context) -> str | None:
-    """Who called, for the ledger."""
-    return ctx.caller_name
-
-
-def _sale_of(store: Store, ctx: Context, hold: str) -> Sale:
-    """The sale of a hold, which a user may touch only where it is hers."""
-    sale = store.sales.of_id(hold)
-    ctx.need_own(sale.owner(hold), f"the hold {hold!r}")
-    return sale
+def _find(store: Store, ctx: Context, text: str) -> tuple[Sale, Hold]:
+    """A hold or an order with its sale; a user may touch her own only. Raises RtError not_found,
+    forbidden."""
+    sale, hold = store.sales.of_id(text)
+    ctx.need_own(hold.user, f"the hold {text!r}")
+    return sale, hold

@@ -79,9 +79,10 @@ def _declared(least: int) -> Any:
 
 
 def _basket(value: Any) -> dict[str, int]:
-    for amount in _named(value, BASKET_MAX).values():
+    basket = _named(value, BASKET_MAX)
+    for amount in basket.values():
         _whole("each amount", amount, 1, _UNITS_MAX)
-    return value  # type: ignore[no-any-return]
+    return basket
 
 
 def _best(value: Any) -> list[Any]:

@@ -28,6 +28,7 @@ __all__ = [
     "Block",
     "Chain",
     "SegmentHeader",
+    "block_time",
     "encode_block",
     "encode_segment_header",
     "read_block",
@@ -207,6 +208,17 @@ def read_block(data: memoryview, offset: int, seed: int) -> Block:
         prev_crc,
         crc,
     )
+
+
+def block_time(data: memoryview, offset: int, seed: int) -> int:
+    """The time of a block of which only the header need be there. Raises BadBlock."""
+    end = offset + BLOCK_HEADER.size
+    if end <= len(data):
+        *fields, crc = BLOCK_HEADER.unpack_from(data, offset)
+        if fields[0] == BLOCK_MAGIC and zlib.crc32(data[offset : end - _CRC.size], seed) == crc:
+            now_ms: int = fields[8]
+            return now_ms
+    raise BadBlock(offset, "expected a block header")
 
 
 # --- a whole segment ---

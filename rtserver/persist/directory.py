@@ -13,7 +13,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from rtserver.clock import wall_ms
+from rtserver.persist.archive import Archive
 from rtserver.persist.blocks import (
     ID_BYTES,
     SEGMENT_HEADER,
@@ -33,15 +33,13 @@ from rtserver.persist.manifest import (
     SnapshotEntry,
     encode,
 )
-from rtserver.persist.segments import content_crc
+from rtserver.persist.segments import content_crc, first_ms
+from rtserver.persist.snapshot import is_snapshot_name, snapshot_seq
 
-__all__ = ["ARCHIVE", "QUARANTINE", "Segment", "StoreDirectory"]
+__all__ = ["QUARANTINE", "Segment", "StoreDirectory"]
 
-ARCHIVE = "archive"
 QUARANTINE = "quarantine"
 SNAPSHOTS_KEPT = 2
-
-_DAY_MS = 86_400_000
 
 
 class Segment:
@@ -84,6 +82,7 @@ class StoreDirectory:
         self.path = path
         self.files = files
         self.manifest = manifest
+        self.archive = Archive(path, files, bytes.fromhex(manifest.store_id))
         self._boot_id = boot_id
 
     def save(self, manifest: Manifest) -> None:
@@ -153,38 +152,57 @@ class StoreDirectory:
     # --- snapshots ---
 
     def register_snapshot(self, entry: SnapshotEntry, damaged: list[str]) -> None:
-        """Lists a snapshot, keeps the newest two good ones, archives the segments before the
-        older of them."""
+        """Lists a snapshot, keeps the newest two good ones, archives the others and the segments
+        before the older of them."""
         manifest = self.manifest
         older = (one for one in manifest.snapshots if one.name not in {entry.name, *damaged})
         kept = (*older, entry)[-SNAPSHOTS_KEPT:]
         first = kept[0].segment if len(kept) == SNAPSHOTS_KEPT else 0
         segments = tuple(one for one in manifest.segments if one.index >= first)
         self.save(replace(manifest, segments=segments, snapshots=kept))
+        for name in damaged:
+            self.remove(name)
         self.tidy()
+
+    def prune_archive(self, bytes_max: int, days_max: int, since_ms: int | None) -> None:
+        """See Archive.prune. What was logged since then may all be in listed segments yet."""
+        if since_ms is not None and self.manifest.segments:
+            path = self.path / self.manifest.segments[0].name
+            begins_ms = first_ms(path, self.files)
+            if begins_ms is not None and begins_ms < since_ms:
+                since_ms = None
+        self.archive.prune(bytes_max, days_max, since_ms)
 
     # --- order in the directory ---
 
     def tidy(self) -> None:
-        """Archives segments and removes snapshots and halves of files that are not listed; cuts
-        sealed segments to their length."""
+        """Archives segments and snapshots that were listed, removes others and halves of files;
+        cuts sealed segments to their length."""
         manifest = self.manifest
         for entry in manifest.segments:
             self._cut(entry)
         listed = {one.name for one in manifest.segments} | {one.name for one in manifest.snapshots}
         moved = False
         for name in self.files.list_dir(self.path):
-            index = segment_index(name)
             if name in listed:
                 continue
-            if index is not None and index < manifest.first_index:
-                self._archive(name)
+            if self._is_outdated(name):
+                self.archive.take(self.path / name)
                 moved = True
             elif name.endswith((".snap", ".tmp")):
                 self.remove(name)
         if moved:
-            self.files.sync_names(self.path / ARCHIVE)
+            self.files.sync_names(self.archive.path)
             self.files.sync_names(self.path)
+        self.archive.measure()
+
+    def _is_outdated(self, name: str) -> bool:
+        """Whether a file lies before all that is listed of its kind."""
+        index = segment_index(name)
+        if index is not None:
+            return index < self.manifest.first_index
+        snapshots = self.manifest.snapshots
+        return is_snapshot_name(name) and bool(snapshots) and snapshot_seq(name) < snapshots[0].seq
 
     def _cut(self, entry: SegmentEntry) -> None:
         stat = self.files.stat(self.path / entry.name)
@@ -194,10 +212,6 @@ class StoreDirectory:
                 self.files.truncate(fd, entry.sealed.length)
             finally:
                 self.files.close(fd)
-
-    def _archive(self, name: str) -> None:
-        self.files.make_dir(self.path / ARCHIVE)
-        self.files.rename(self.path / name, self.path / ARCHIVE / name)
 
     def quarantine(self, name: str, data: bytes) -> None:
         """Keeps bytes that are about to be cut off or replaced, unless an earlier attempt did."""
@@ -216,19 +230,3 @@ class StoreDirectory:
         self.files.make_dir(folder)
         self.files.sync_names(self.path)
         return folder
-
-    def prune_archive(self, bytes_max: int, days_max: int) -> None:
-        """Removes the oldest archived segments beyond a size and an age."""
-        folder = self.path / ARCHIVE
-        oldest_ms = wall_ms() - days_max * _DAY_MS
-        found = []
-        for name in self.files.list_dir(folder):
-            stat = self.files.stat(folder / name)
-            if stat is not None and segment_index(name) is not None:
-                found.append((name, stat))
-        total = sum(stat.size for _, stat in found)
-        for name, stat in found:
-            if total <= bytes_max and stat.modified_ms >= oldest_ms:
-                return
-            self.remove(f"{ARCHIVE}/{name}")
-            total -= stat.size

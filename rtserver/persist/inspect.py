@@ -13,6 +13,7 @@ from typing import Any
 
 import msgpack
 
+from rtserver.persist.archive import ARCHIVE
 from rtserver.persist.blocks import (
     SEGMENT_HEADER,
     BadBlock,
@@ -23,7 +24,7 @@ from rtserver.persist.blocks import (
     valid_blocks,
 )
 from rtserver.persist.compaction import State, load_snapshot
-from rtserver.persist.directory import ARCHIVE, QUARANTINE
+from rtserver.persist.directory import QUARANTINE
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.files import Files
 from rtserver.persist.manifest import Manifest, SnapshotEntry, read_manifest

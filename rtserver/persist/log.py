@@ -50,6 +50,7 @@ class Log:
         config: LogConfig,
         closing_record: Callable[[], bytes],
         notify: Callable[[], None],
+        keep_since: Callable[[], int | None],
     ) -> None:
         self.bytes_appended = 0
         self.blocks = 0
@@ -57,6 +58,7 @@ class Log:
         self._files = directory.files
         self._config = config
         self._closing_record = closing_record
+        self._keep_since = keep_since
         self._closing_bytes = min(_CLOSING_BYTES, config.segment_bytes // _CLOSING_SHARE)
         self._failure: Exception | None = None
         self._seq = self._written_seq = self._synced_seq = self._marked_seq = recovered.seq
@@ -82,15 +84,18 @@ class Log:
         config: LogConfig,
         closing_record: Callable[[], bytes],
         notify: Callable[[], None],
+        keep_since: Callable[[], int | None] = lambda: None,
         threaded: bool = True,
     ) -> Log:
         """Settles what recovery found, and goes on in a new segment. Raises OSError, LogFailed.
 
         `closing_record` gives the one packed record that ends a segment; `notify` is called from
-        the sync thread when `poll` has something to take. `threaded=False`: call `work` by hand.
+        the sync thread when `poll` has something to take; `keep_since` says, whenever a snapshot
+        was made, since which time the archive must have everything (None: it may be pruned).
+        `threaded=False`: call `work` by hand.
         """
         directory = take_over(path, files, recovered)
-        log = cls(directory, recovered, config, closing_record, notify)
+        log = cls(directory, recovered, config, closing_record, notify, keep_since)
         if threaded:
             log._syncer.start()
         return log
@@ -160,6 +165,8 @@ class Log:
             "syncs": syncer.sync_count,
             "sync_last_us": syncer.sync_last_us,
             "sync_max_us": syncer.sync_max_us,
+            "archive_bytes": self._directory.archive.bytes,
+            "archive_held_bytes": self._directory.archive.held_bytes,
             "stalled": self.stalled,
             "full": self.full,
         }
@@ -259,7 +266,8 @@ class Log:
         newest = max(good, default=0)
         if stat is None or stat.size != entry.size or not newest < entry.seq <= self._seq:
             raise ValueError(f"{entry.name} is no newer snapshot of this log: {info}")
-        self._syncer.post(lambda: self._register(entry, damaged))
+        since_ms = self._keep_since()
+        self._syncer.post(lambda: self._register(entry, damaged, since_ms))
 
     def close(self, now_ms: int, *, clean: bool = True) -> bool:
         """Ends the log. True when all is synced and marked as an orderly end; without that
@@ -399,9 +407,10 @@ class Log:
     def _prepare(self) -> None:
         self._next = self._directory.create_segment(self._config.segment_bytes)
 
-    def _register(self, entry: SnapshotEntry, damaged: list[str]) -> None:
+    def _register(self, entry: SnapshotEntry, damaged: list[str], since_ms: int | None) -> None:
+        config = self._config
         self._directory.register_snapshot(entry, damaged)
-        self._directory.prune_archive(self._config.archive_bytes, self._config.archive_days)
+        self._directory.prune_archive(config.archive_bytes, config.archive_days, since_ms)
 
     def _clear_era(self) -> None:
         manifest = self._directory.manifest

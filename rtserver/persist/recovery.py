@@ -25,6 +25,7 @@ from typing import Any
 
 import msgpack
 
+from rtserver.persist.archive import ARCHIVE
 from rtserver.persist.blocks import (
     SEGMENT_HEADER,
     BadBlock,
@@ -34,7 +35,6 @@ from rtserver.persist.blocks import (
     used_length,
     walk,
 )
-from rtserver.persist.directory import ARCHIVE
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.files import Files
 from rtserver.persist.manifest import (

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtserver.clock import wall_ms
+from rtserver.persist.archive import ARCHIVE
 from rtserver.persist.blocks import (
     SEGMENT_HEADER,
     BadBlock,
@@ -32,7 +33,7 @@ from rtserver.persist.blocks import (
     valid_blocks,
     walk,
 )
-from rtserver.persist.directory import ARCHIVE, SNAPSHOTS_KEPT, StoreDirectory
+from rtserver.persist.directory import SNAPSHOTS_KEPT, StoreDirectory
 from rtserver.persist.errors import LogDamaged, StoreTooNew
 from rtserver.persist.files import Files
 from rtserver.persist.inspect import dump, examine

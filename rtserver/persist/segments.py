@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rtserver.persist.blocks import (
+    BLOCK_HEADER,
     SEGMENT_HEADER,
     BadBlock,
     Block,
     SegmentHeader,
+    block_time,
     read_segment_header,
     salt_seed,
     segment_index,
@@ -31,6 +33,7 @@ __all__ = [
     "check_order",
     "content_crc",
     "first_damage",
+    "first_ms",
     "load_segment",
     "unlisted_segments",
 ]
@@ -108,6 +111,21 @@ def load_segment(
     header, length = check_listed(directory, files, manifest, entry)
     data = memoryview(files.read_file(directory / entry.name))
     return LoadedSegment(entry, header, data[:length])
+
+
+def first_ms(path: Path, files: Files) -> int | None:
+    """The time of the first block in a segment's file; None where there is none to be read."""
+    try:
+        fd = files.open_read(path)
+    except FileNotFoundError:
+        return None
+    try:
+        head = memoryview(files.pread(fd, SEGMENT_HEADER.size + BLOCK_HEADER.size, 0))
+        return block_time(head, SEGMENT_HEADER.size, salt_seed(read_segment_header(head).salt))
+    except BadBlock:
+        return None
+    finally:
+        files.close(fd)
 
 
 def content_crc(files: Files, fd: int, length: int) -> int:

@@ -31,8 +31,10 @@ __all__ = [
     "entry_of",
     "file_digest",
     "is_snapshot_name",
+    "read_meta",
     "read_snapshot",
     "snapshot_name",
+    "snapshot_seq",
     "verify_file",
     "write_snapshot",
 ]
@@ -66,6 +68,11 @@ def snapshot_name(seq: int) -> str:
 
 def is_snapshot_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
+
+
+def snapshot_seq(name: str) -> int:
+    """The last record that a snapshot of this name covers."""
+    return int(name.removeprefix("snapshot-").removesuffix(".snap"))
 
 
 # --- writing ---
@@ -240,6 +247,12 @@ def read_snapshot(path: Path, files: Files, store_id: bytes) -> Iterator[tuple[A
             raise BadBlock(reader.offset, "bytes follow the end of the snapshot")
     finally:
         files.close(fd)
+
+
+def read_meta(path: Path, files: Files, store_id: bytes) -> SnapshotMeta:
+    """What a snapshot says about itself. Raises BadBlock."""
+    meta: SnapshotMeta = next(read_snapshot(path, files, store_id))[0]
+    return meta
 
 
 def _check_header(header: bytes, store_id: bytes) -> None:

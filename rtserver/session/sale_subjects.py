@@ -19,6 +19,7 @@ from rtserver.session.watches import Subject, malformed
 from rtserver.state.channels import Channels, Message
 from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.sales import Sales
+from rtserver.state.sales.views import possessions
 from rtserver.state.store import Store
 from rtserver.wire.codec import pack
 from rtserver.wire.names import encode_part
@@ -160,7 +161,7 @@ class _Place:
             place["position"] = coarse(position)
         if eta_ms is not None:
             place["eta_ms"] = coarse(-(-eta_ms // 1_000)) * 1_000
-        return {"full": True, **place, **sale.possessions(now, self._user)}
+        return {"full": True, **place, **possessions(sale, now, self._user)}
 
     def difference(self, _old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         return new

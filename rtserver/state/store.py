@@ -57,7 +57,12 @@ class Store:
         """Growth is bounded from now on. Replay runs before this: its records were accepted."""
         self.counters.count_max = limits.counters_max
         self.boards.enforce(limits.boards_max, limits.board_members_max)
-        self.sales.enforce(limits.sales_max, limits.sale_items_max, limits.sale_holds_max)
+        self.sales.enforce(
+            limits.sales_max,
+            limits.sale_items_max,
+            limits.sale_holds_max,
+            limits.sale_waiting_max,
+        )
         self.channels.channels_max = limits.channels_max
         self.settings.configured_max = limits.namespaces_configured_max
         self.answers.keys_max = limits.idempotency_keys_max

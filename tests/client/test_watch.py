@@ -355,3 +355,66 @@ async def test_a_user_is_watched_and_a_channel_tells_who_comes(real, url):
             while (found := await state(watch)).status != "away":
                 pass
             assert found.note == "lunch"
+
+
+async def test_a_sale_and_a_place_in_it_are_watched(url):
+    name = f"show:{url[:2]}"
+    async with rtclient.connect(url, user="ann") as rt:
+        await rt.sale.create(name, {"cup": 3, "mug": 1}, per_user=2)
+        async with rt.sale.watch(name) as sales, rt.sale.watch_place(name) as places:
+            left = {"cup": Balance(3, 3, 0, 0), "mug": Balance(1, 1, 0, 0)}
+            assert (await state(sales)).items == left
+            assert (await state(places)).holds == []
+            hold = await rt.sale.reserve(name, items={"cup": 2})
+            while (now := await state(sales)).total.held != 2:
+                pass
+            assert now.items == {**left, "cup": Balance(3, 1, 2, 0)}
+            while not (place := await state(places)).holds:
+                pass
+            assert place.holds == [hold]
+            sold = await rt.sale.confirm(hold.hold, "pay-1")
+            while not (place := await state(places)).orders:
+                pass
+            assert (place.orders[0].order, place.holds) == (sold.order, [])
+        await rt.sale.close(name)
+
+
+async def test_a_ledger_is_followed_by_a_slow_reader_and_over_a_restart(real, url):
+    name = f"kept:{url[:2]}"
+    async with rtclient.connect(url, user="ann") as rt:
+        await rt.sale.create(name, {"cup": 3})
+        async with rt.sale.follow_ledger(name, buffer=3) as steps:
+            known = (await rt.sale.ledger(name)).items
+            assert known[-1].seq == steps.position.offset
+            hold = (await rt.sale.reserve(name, items={"cup": 1})).hold
+            for _ in range(20):
+                await rt.sale.extend(hold, 1)
+            for _ in range(10):
+                known.append(await asyncio.wait_for(anext(steps), 10))
+            await asyncio.to_thread(real.restart)
+            await rt.sale.cancel(hold)
+            while known[-1].step != "cancelled":
+                known.append(await asyncio.wait_for(anext(steps), 10))
+            assert (await rt.sale.ledger(name)).items == known
+            place = steps.position
+        async with rt.sale.follow_ledger(name, since=(place.epoch, place.offset - 1)) as steps:
+            assert steps.recovered
+            assert await asyncio.wait_for(anext(steps), 10) == known[-1]
+
+
+def test_the_blocking_client_follows_sales_too(real):
+    with rtclient.sync.connect(real.url, user="ann") as rt:
+        rt.sale.create("blocking", {"cup": 3})
+        with (
+            rt.sale.watch("blocking") as sales,
+            rt.sale.watch_place("blocking") as places,
+            rt.sale.follow_ledger("blocking") as steps,
+        ):
+            assert sales.next(10).total.free == 3
+            assert places.channel == "$sale:blocking:user:ann"
+            hold = rt.sale.reserve("blocking", items={"cup": 1})
+            step = steps.next(10)
+            assert (step.step, step.user, step.items) == ("reserved", "ann", {"cup": 1})
+            while not (place := places.next(10)).holds:
+                pass
+            assert place.holds == [hold]

@@ -44,6 +44,7 @@ test("a visitor is told where she stands, and what she waits for", () => {
   assert.match(said(waiting, sale({ total: { free: 0, held: 1, sold: 5 } }), null)[2], /comes back/);
   assert.match(said(place("none"), sale({ state: "scheduled" }), 9_000)[2], /opens in 0:09.*lots/);
   assert.equal(said(place("none"), sale({ state: "closed" }), null)[1], "The sale is closed.");
+  assert.equal(said(place("none"), sale({ state: "none" }), null)[1], "There is no sale here.");
   assert.match(said(place("none"), sale({ total: { free: 0, held: 2, sold: 4 } }), null)[2], /on hold/);
   for (const state of ["none", "done", "sold_out"]) {
     const end = said(place(state), sale({ total: { free: 0, held: 0, sold: 6 } }), null);

@@ -52,5 +52,5 @@ connect("x", { transport: "pigeon" });
 // @ts-expect-error
 rt.sale.reserve("x", "ann", { cup: 1 }, { zone: "hall" });
 // @ts-expect-error
-rt.sale.watch("x", ({ state }) => state === "half open");
+rt.sale.watch("x", ({ state }) => state === "half-open");
 void use;

@@ -6,13 +6,10 @@ import pytest
 
 from rtserver.limits import (
     BASKET_MAX,
-    BEST_SEATS_MAX,
     INT64_MAX,
-    LIST_MAX,
     REPLY_BYTES_MAX,
     STOCK_MAX,
     TIME_MAX,
-    VECTOR_MAX,
 )
 from rtserver.wire.codec import pack
 from tests.sales import Shop

@@ -52,6 +52,7 @@ class Writer:
 
     def __init__(self, files: Files, config: LogConfig = SMALL, path: Path = STORE) -> None:
         self.files = files
+        self.keep_since: int | None = None
         self.state = Recorder()
         self.path = path
         self.recovered: Recovered = recover(
@@ -66,6 +67,7 @@ class Writer:
             config=config,
             closing_record=self._closing,
             notify=lambda: None,
+            keep_since=lambda: self.keep_since,
             threaded=False,
         )
         self.logged = len(self.found)  # acknowledged: survives a kill

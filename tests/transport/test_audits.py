@@ -1,4 +1,4 @@
-"""Audits that take many turns: others go on meanwhile, one runs at a time, what ends them is said."""
+"""Audits that take many turns: others go on meanwhile, one runs at a time, and all are ended."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_others_go_on_between_the_pieces(rig):
     ((_, _, error, result),) = answer
     assert error is None
     assert result["ok"], result
-    assert 5 < turns
+    assert turns > 5
     assert result["steps"] > steps + 5
     assert len(errors(other.frames())) == 0
 

@@ -41,7 +41,21 @@ hold = st.builds(
 )
 reference = mostly([None, "r1"], REFERENCES)
 
+QUEUE = {"rate_per_s": 50, "active_max": 2, "pass_ms": 30, "grace_ms": 10}
+queued = mostly(["q", "early"], ["asks", "s", "nope"])
+
 calls = st.one_of(
+    st.tuples(st.just("sale.join"), st.tuples(queued, user).map(list)),
+    st.tuples(st.just("sale.join"), st.tuples(queued, user).map(list)),
+    st.tuples(st.just("sale.join"), st.tuples(queued, user, st.none()).map(list)),
+    st.tuples(st.just("sale.leave"), st.tuples(queued, user).map(list)),
+    st.tuples(st.just("sale.place"), st.tuples(queued, user).map(list)),
+    st.tuples(st.sampled_from(["sale.pause", "sale.open"]), st.tuples(queued).map(list)),
+    st.tuples(st.just("sale.close"), st.tuples(queued).map(list)),
+    st.tuples(
+        st.just("sale.configure"),
+        st.tuples(queued, *[st.none()] * 4, st.just({"active_max": 3})).map(list),
+    ),
     st.tuples(st.just("sale.reserve"), st.tuples(sale, user, basket).map(list)),
     st.tuples(st.just("sale.reserve"), st.tuples(sale, user, basket).map(list)),
     st.tuples(
@@ -119,6 +133,11 @@ def test_both_forms_say_log_and_hold_the_same(requests, sizes, who, full):
             side.connection.service = who[1]
             side.world.call("sale.create", "s", ITEM_TERMS, 2, 25)
             side.world.call("sale.create", "t", {"a": 2}, 0, 10)
+            later = side.world.now + 60
+            side.world.call("sale.create", "q", {"a": 1}, 1, 10, None, None, QUEUE)
+            side.world.call("sale.create", "early", {"a": 1}, 1, 10, later, None, QUEUE)
+            asking = {**QUEUE, "joins_per_user": 1}
+            side.world.call("sale.create", "asks", {"a": 1}, 1, 10, None, None, asking)
             sides.append(side)
         turn = 0
         while requests:

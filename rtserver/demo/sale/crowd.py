@@ -68,8 +68,8 @@ class Crowd:
 
     @property
     def visiting(self) -> bool:
-        """Whether anybody is still on her way through."""
-        return bool(self._tasks)
+        """Whether anybody is on her way, other than who watches her place."""
+        return len(self._tasks) > len(self._patience)
 
     # --- coming ---
 
@@ -189,9 +189,10 @@ class Crowd:
 
     async def _own(self, plan: Plan) -> None:
         joined = False
+        buyer = Buyer(plan, Till(self._sale, self._diary, plan, []))
         while True:
             async with self._connect(plan) as rt:
-                buyer = Buyer(plan, Till(self._sale, self._diary, plan, [rt]))
+                buyer.till.clients = [rt]
                 if not joined:
                     await buyer.till.join()
                 buyer.waits = True

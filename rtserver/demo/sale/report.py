@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from rtserver.demo.sale.books import Books
-from rtserver.demo.sale.diary import Diary, Fate
+from rtserver.demo.sale.diary import Diary, Fate, Latencies
 from rtserver.demo.sale.reconcile import Finding, sold_out_after_ms
 
 __all__ = ["report"]
@@ -32,22 +32,28 @@ def _print_measured(diary: Diary, books: Books, buyers: int, seconds: float) -> 
     rows = [
         ("open", f"{seconds:.1f} s; {_sold_out(books)}"),
         (
+            "joins",
+            f"{diary.joined.total():,} places for {buyers:,} buyers; {_times(diary.joins)}",
+        ),
+        (
             "queue",
-            f"{diary.joined.total():,} places for {buyers:,} buyers, p99 of a join"
-            f" {diary.joins.at(0.99):.1f} ms; {diary.admitted.total():,} were admitted and came,"
-            f" {ends['pass_expired']:,} let their pass run out, {ends['left']:,} left,"
-            f" {ends['abandoned']:,} lost their place with their connection",
+            f"{diary.admitted.total():,} were admitted and came, {ends['pass_expired']:,} let their"
+            f" pass run out, {ends['left']:,} left, {ends['abandoned']:,} lost their place with"
+            " their connection",
         ),
         (
             "reserves",
-            f"{held:,} holds, {held / seconds:,.0f}/s; {len(diary.reserves):,} asked by people,"
-            f" p50 {diary.reserves.at(0.5):.1f} ms, p99 {diary.reserves.at(0.99):.1f} ms",
+            f"{held:,} holds, {held / seconds:,.0f}/s, for {len(diary.reserves):,} tries of people;"
+            f" {_times(diary.reserves)}",
         ),
         (
             "holds",
             f"{diary.count(Fate.SOLD):,} bought ({ends['retaken']:,} of them late),"
-            f" {ends['expired']:,} ran out, {diary.count(Fate.CANCELLED):,} cancelled;"
-            f" p99 of a confirm {diary.confirms.at(0.99):.1f} ms",
+            f" {ends['expired']:,} ran out, {diary.count(Fate.CANCELLED):,} cancelled",
+        ),
+        (
+            "confirms",
+            f"{len(diary.confirms):,}; {_times(diary.confirms)}",
         ),
         ("refused", f"{refused:,}, {refused / seconds:,.0f}/s: {reasons}"),
         ("retries", f"{diary.retries:,} requests came twice under one key"),
@@ -59,6 +65,10 @@ def _print_measured(diary: Diary, books: Books, buyers: int, seconds: float) -> 
     ]
     for name, text in rows:
         click.echo(f"{name:9} {text}")
+
+
+def _times(latencies: Latencies) -> str:
+    return f"p50 {latencies.at(0.5):.1f} ms, p99 {latencies.at(0.99):.1f} ms"
 
 
 def _sold_out(books: Books) -> str:

@@ -120,6 +120,7 @@ async def _sell(
         ):
             await _let_in(crowd, screen, times)
             took = await _close(shop[0], crowd, times)
+            screen.draw()
             books = await _read(shop[0], crowd)
     return Sold(diary, books, took)
 

@@ -4,6 +4,7 @@ line now and then."""
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -42,13 +43,17 @@ class Screen:
         """Until cancelled."""
         while True:
             await asyncio.sleep(_REDRAW_S if self._terminal else _LINE_S)
-            if self.state is not None:
-                self.draw(self.state)
+            self.draw()
 
-    def draw(self, state: SaleState) -> None:
-        lines = self._table(state) if self._terminal else [self._line(state)]
+    def draw(self) -> None:
+        if self.state is None:
+            return
+        lines = self._table(self.state) if self._terminal else [self._line(self.state)]
         if self._drawn:
             click.echo(f"\x1b[{self._drawn}A\x1b[J", nl=False, err=True)
+        if self._terminal:  # a line that wraps would be two to go up
+            width = shutil.get_terminal_size().columns
+            lines = [line[: width - 1] for line in lines]
         click.echo("\n".join(lines), err=True)
         self._drawn = len(lines) if self._terminal else 0
 

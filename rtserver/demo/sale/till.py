@@ -30,7 +30,7 @@ SOLD_OUT: Final = "sold_out"
 class Till:
     """Of one buyer. clients: the connections that her requests may take."""
 
-    __slots__ = ("_clients", "_diary", "_keys", "_plan", "_sale", "options")
+    __slots__ = ("_diary", "_keys", "_plan", "_sale", "clients", "options")
 
     def __init__(
         self, sale: str, diary: Diary, plan: Plan, clients: Sequence[rtclient.Client]
@@ -38,7 +38,7 @@ class Till:
         self._sale = sale
         self._diary = diary
         self._plan = plan
-        self._clients = clients
+        self.clients = clients
         self._keys = 0
         self.options: WriteOptions = {}
         if plan.kind is not Kind.OWN:
@@ -57,7 +57,7 @@ class Till:
 
     async def place(self) -> WholePlace:
         """Where she is now."""
-        rt = self._clients[0]
+        rt = self.clients[0]
         place = await rt.sale.place(self._sale, self._plan.user)
         self._look(place.state)
         return place
@@ -118,7 +118,7 @@ class Till:
         try:
             if self._plan.twice:
                 return await self._write_twice(call)
-            return await call(self._clients[0], self.options)
+            return await call(self.clients[0], self.options)
         except rtclient.Error as error:
             self._diary.refused[error.name] += 1
             raise
@@ -135,8 +135,8 @@ class Till:
             "idempotency_key": f"{self._plan.user}-{self._keys}",
         }
         answers = await asyncio.gather(
-            call(self._clients[0], options),
-            call(self._clients[-1], options),
+            call(self.clients[0], options),
+            call(self.clients[-1], options),
             return_exceptions=True,
         )
         good = [answer for answer in answers if not isinstance(answer, BaseException)]

@@ -84,7 +84,7 @@ class Visit:
             return plan.again
         if course is Course.LATE:
             await asyncio.sleep(hold_s + _LATE_S)
-            await self._pay(held, retake=plan.again)
+            await self._pay(held, retake=not plan.again)
             return False
         await asyncio.sleep(plan.pays)
         if course is Course.CANCELS:

@@ -25,7 +25,6 @@ from typing import Any
 from rtserver.errors import SOLD_OUT, RtError
 from rtserver.limits import ENDED_HOLDS_KEPT
 from rtserver.state.sales.terms import ItemTerms
-from rtserver.structs import expect
 from rtserver.structs.ordered_names import OrderedNames
 from rtserver.structs.sharded_map import ShardedMap, new_map
 
@@ -40,7 +39,6 @@ __all__ = [
     "Buyer",
     "Hold",
     "Item",
-    "parse_id",
 ]
 
 HELD, SOLD, CANCELLED, EXPIRED, REFUNDED = range(5)
@@ -48,7 +46,6 @@ HOLD_STATES = ("held", "sold", "cancelled", "expired", "refunded")
 
 _PAGE = 4_096  # holds a list
 _TAGS = 8  # of one digest
-_DIGITS_MAX = 15  # of a number in an id: it fits 64 bits in the compiled form too
 
 
 class Item:
@@ -94,12 +91,11 @@ class Item:
     def _moved(self) -> None:
         self.refusal = None
         self.refusal_packed = None
-        assert (
-            self.free >= 0
-            and self.held >= 0
-            and self.sold >= 0
-            and self.stock == self.free + self.held + self.sold
-        ), f"{self.name}: {self.stock} is not {self.free} + {self.held} + {self.sold}"
+        assert self.free >= 0, f"{self.free} of {self.name} are free"
+        assert self.held >= 0, f"{self.held} of {self.name} are held"
+        assert self.sold >= 0, f"{self.sold} of {self.name} are sold"
+        placed = self.free + self.held + self.sold
+        assert self.stock == placed, f"{self.name}: {self.stock} units, and {placed} of them placed"
 
 
 class Hold:
@@ -121,26 +117,18 @@ class Hold:
         "user",
     )
 
-    def __init__(
-        self,
-        number: int,
-        tag: int,
-        user: str,
-        items: tuple[Item, ...],
-        amounts: tuple[int, ...],
-        reserved_at: int,
-        expires_at: int,
-    ) -> None:
-        self.number = number
-        self.tag = tag
-        self.user = user
+    def __init__(self) -> None:
+        """Fields one by one are cheaper in compiled form than arguments: `Book.new_hold`."""
+        self.number = 0
+        self.tag = 0
+        self.user = ""
         self.buyer: Buyer = _NOBODY  # known while it is held, and once it is sold
-        self.items = items
-        self.amounts = amounts
+        self.items: tuple[Item, ...] = ()
+        self.amounts: tuple[int, ...] = ()
         self.state = HELD
         self.moved = False  # its deadline is another than at first
-        self.reserved_at = reserved_at
-        self.expires_at = expires_at
+        self.reserved_at = 0
+        self.expires_at = 0
         self.ended_at = 0
         self.reference: str | None = None
         # [[{item: units}, reference, at, restocked]] of an order
@@ -190,6 +178,7 @@ class Book:
     __slots__ = (
         "_due",
         "_late",
+        "_latest_due",
         "_names",
         "_prefix",
         "_secret",
@@ -237,6 +226,7 @@ class Book:
         self._names = OrderedNames()
         self.pages: list[list[Hold | None]] = [[None]]  # by number; there is no number 0
         self._due: deque[Hold] = deque()  # by (expires_at, number), but those that moved
+        self._latest_due = 0  # of the last of those
         self._late: list[tuple[int, int, Hold]] = []  # a heap of those, and of others out of order
         self.ended: deque[int] = deque()  # numbers of holds that were not sold, by when they ended
         self._prefix = f"{sale:x}-"
@@ -338,7 +328,14 @@ class Book:
         """A hold in its place, whose units are not held yet; numbers in between are forgotten."""
         while self.last_number + 1 < number:
             self.put(self.last_number + 1, None)
-        hold = Hold(number, self.tag_of(number), user, items, amounts, reserved_at, expires_at)
+        hold = Hold()
+        hold.number = number
+        hold.tag = self.tag_of(number)
+        hold.user = user
+        hold.items = items
+        hold.amounts = amounts
+        hold.reserved_at = reserved_at
+        hold.expires_at = expires_at
         self.put(number, hold)
         return hold
 
@@ -537,10 +534,11 @@ class Book:
     # --- deadlines ---
 
     def expect_expiry(self, hold: Hold) -> None:
-        if self._due and self._due[-1].expires_at > hold.expires_at:
-            self._await_moved(hold)
-        else:
+        if hold.expires_at >= self._latest_due:
+            self._latest_due = hold.expires_at
             self._due.append(hold)
+        else:
+            self._await_moved(hold)
 
     def _await_moved(self, hold: Hold) -> None:
         hold.moved = True
@@ -583,47 +581,3 @@ class Book:
         done = self.items.release(entries_max) and done
         done = self._names.release(entries_max) and done
         return done
-
-    def check(self) -> None:
-        """Raises StructureBroken unless balances, holds and buyers agree. O(n)."""
-        held: dict[str, int] = {}
-        sold: dict[str, int] = {}
-        taken: dict[str, int] = {}
-        for number in range(1, self.last_number + 1):
-            hold = self.pages[number // _PAGE][number % _PAGE]
-            if hold is None or hold.state == CANCELLED or hold.state == EXPIRED:
-                continue
-            refunded = hold.refunded()
-            for name, units in hold.basket().items():
-                n = units - refunded.get(name, 0)
-                into = held if hold.state == HELD else sold
-                into[name] = into.get(name, 0) + n
-                taken[hold.user] = taken.get(hold.user, 0) + n
-        for name, item in self.items.items():
-            item._moved()
-            expect(item.held == held.get(name, 0), f"{name}: held differs from its holds")
-            expect(item.sold == sold.get(name, 0), f"{name}: sold differs from its orders")
-        for field in ("stock", "free", "held", "sold"):
-            total = sum(getattr(item, field) for _, item in self.items.items())
-            expect(getattr(self, field) == total, f"{field} is not the sum of the items'")
-        for user, buyer in self.buyers.items():
-            expect(buyer.taken == taken.get(user, 0), f"{user!r} has another number of units")
-            expect(bool(buyer.held or buyer.orders), f"{user!r} has nothing")
-        self._names.check()
-
-
-def parse_id(text: str) -> tuple[str, int, int, int] | None:
-    """(kind, sale, number, tag) of the id of a hold (kind h) or an order (kind o); None of what is
-    no such id, or has numbers that no sale and no hold ever gets."""
-    parts = text[1:].split("-")
-    if text[:1] not in ("h", "o") or len(parts) != 3 or len(parts[2]) != 16:
-        return None
-    if len(parts[0]) > _DIGITS_MAX or len(parts[1]) > _DIGITS_MAX:
-        return None
-    try:
-        sale, number, tag = (int(part, 16) for part in parts)
-    except ValueError:
-        return None
-    if text[1:] != f"{sale:x}-{number:x}-{tag:016x}":
-        return None
-    return text[0], sale, number, tag

@@ -27,7 +27,7 @@ from rtserver.errors import (
 )
 from rtserver.errors import EXPIRED as LATE
 from rtserver.limits import HOLD_LIVES, HOLDS_PER_USER_MAX
-from rtserver.state.sales.book import CANCELLED, EXPIRED, HELD, REFUNDED, SOLD, Hold, Item
+from rtserver.state.sales.book import CANCELLED, EXPIRED, HELD, REFUNDED, SOLD, Buyer, Hold, Item
 from rtserver.state.sales.sale import Sale
 
 __all__ = ["cancel", "confirm", "extend", "refund", "reserve"]
@@ -39,40 +39,64 @@ def reserve(
     user: str,
     basket: dict[str, int],
     pass_id: str | None,
-    replaced: str | None,
+    replaced: Hold | None,
     by: str | None,
 ) -> dict[str, Any]:
-    """Raises RtError not_found, not_open, sold_out, no_pass, rate_limited, limit_reached."""
+    """Raises RtError not_found, not_open, sold_out, no_pass, rate_limited, limit_reached; of a
+    basket that is to be replaced also what `cancel` raises."""
     items = sale.items_of(basket)
     sale.check_open()
-    old = None if replaced is None else _open_hold(sale, now, replaced, user)
-    returns = {} if old is None else old.basket()
-    for item in items:
-        if item.free + returns.get(item.name, 0) < basket[item.name]:
-            raise item.sold_out().with_traceback(None)
-    if sale.room is not None and old is None:
+    if replaced is not None:
+        return _replace(sale, now, replaced, items, basket, by)
+    _check_free(items, basket, {})
+    if sale.room is not None:
         sale.room.check_pass(now, user, pass_id)
-    _check_limits(sale, user, items, basket, returns, old)
-    if old is None:
-        _check_growth(sale)
-    amounts = tuple(basket.values())
-    if old is None:
-        hold = sale.book.reserve(now, user, items, amounts, now + sale.terms.hold_ms, sale.book.buyers.get(user))
-        if sale.room is not None:
-            sale.room.reserved(user)
-    else:
-        hold = old
-        before = old.items
-        sale.note("replaced", now, by, user, hold.number, returns)
-        sale.book.replace(old, items, amounts)
-        sale.seat_all(before)
-    sale.seat_all(items)
-    sale.note("reserved", now, by, user, hold.number, basket)
+    book = sale.book
+    buyer = book.buyers.get(user)
+    _check_limits(sale, user, buyer, items, basket, {})
+    _check_growth(sale, user, buyer)
+    expires_at = now + sale.terms.hold_ms
+    hold = book.reserve(now, user, items, tuple(basket.values()), expires_at, buyer)
+    if sale.room is not None:
+        sale.room.reserved(user)
+    return _reserved(sale, now, hold, by)
+
+
+def _replace(
+    sale: Sale,
+    now: int,
+    hold: Hold,
+    items: tuple[Item, ...],
+    basket: dict[str, int],
+    by: str | None,
+) -> dict[str, Any]:
+    """The old basket goes back and the new one is taken in one step, under the same id and
+    deadline."""
+    _check_held(sale, now, hold)
+    returns, before = hold.basket(), hold.items
+    _check_free(items, basket, returns)
+    _check_limits(sale, hold.user, hold.buyer, items, basket, returns)
+    sale.note("replaced", now, by, hold.user, hold.number, returns)
+    sale.book.replace(hold, items, tuple(basket.values()))
+    sale.seat_all(before)
+    return _reserved(sale, now, hold, by)
+
+
+def _reserved(sale: Sale, now: int, hold: Hold, by: str | None) -> dict[str, Any]:
+    sale.seat_all(hold.items)
+    sale.note("reserved", now, by, hold.user, hold.number, hold.basket())
     sale.proceed(now)
     return sale.hold_map(hold)
 
 
-def _check_growth(sale: Sale) -> None:
+def _check_free(items: tuple[Item, ...], basket: dict[str, int], returns: dict[str, int]) -> None:
+    """Raises RtError sold_out. `returns`: units that go back in the same step."""
+    for item in items:
+        if item.free + returns.get(item.name, 0) < basket[item.name]:
+            raise item.sold_out().with_traceback(None)
+
+
+def _check_growth(sale: Sale, user: str, buyer: Buyer | None) -> None:
     """Raises RtError where no hold more can be kept."""
     sale.growth.check()
     most = sale.book.holds_max
@@ -81,20 +105,24 @@ def _check_growth(sale: Sale) -> None:
             LIMIT_REACHED,
             f"{sale.book.last_number} holds were made, at most {most} (limits.sale_holds_max)",
         )
+    if buyer is not None and len(buyer.held) >= HOLDS_PER_USER_MAX:
+        raise RtError(
+            LIMIT_REACHED,
+            f"{user!r} has {len(buyer.held)} open holds, at most {HOLDS_PER_USER_MAX}",
+        )
 
 
 def _check_limits(
     sale: Sale,
     user: str,
+    buyer: Buyer | None,
     items: tuple[Item, ...],
     basket: dict[str, int],
     returns: dict[str, int],
-    old: Hold | None,
 ) -> None:
-    """`returns`: units of a basket that goes back in the same step."""
-    buyer = sale.book.buyers.get(user)
-    taken = 0 if buyer is None else buyer.taken
+    """Raises RtError limit_reached. `returns`: units of hers that go back in the same step."""
     most = sale.terms.per_user
+    taken = 0 if buyer is None else buyer.taken
     after = taken - sum(returns.values()) + sum(basket.values())
     if most and after > most:
         raise RtError(
@@ -106,33 +134,27 @@ def _check_limits(
         most = item.per_user
         if not most:
             continue
-        of_item = 0 if buyer is None else buyer.taken_of_item(item.name)
-        after = of_item - returns.get(item.name, 0) + basket[item.name]
+        taken = 0 if buyer is None else buyer.taken_of_item(item.name)
+        after = taken - returns.get(item.name, 0) + basket[item.name]
         if after > most:
             raise RtError(
                 LIMIT_REACHED,
                 f"{user!r} would have {after} of {item.name!r}, which allows {most} (per_user)",
-                {"per_user": most, "taken": of_item, "item": item.name},
+                {"per_user": most, "taken": taken, "item": item.name},
             )
-    if old is None and buyer is not None and len(buyer.held) >= HOLDS_PER_USER_MAX:
-        raise RtError(
-            LIMIT_REACHED,
-            f"{user!r} has {len(buyer.held)} open holds, at most {HOLDS_PER_USER_MAX}",
-        )
 
 
 def confirm(
     sale: Sale,
     now: int,
-    hold_id: str,
+    hold: Hold,
     reference: str | None,
     part: dict[str, int] | None,
     retake: bool,
     by: str | None,
 ) -> dict[str, Any]:
-    """Raises RtError not_found, already_confirmed, already_cancelled, expired, sold_out,
-    limit_reached, out_of_range."""
-    hold = sale.find(hold_id)
+    """Raises RtError already_confirmed, already_cancelled, expired, sold_out, limit_reached,
+    out_of_range."""
     if hold.state in (SOLD, REFUNDED):
         if reference != hold.reference:
             raise _ended(sale, hold)
@@ -144,7 +166,7 @@ def confirm(
         raise _ended(sale, hold)
     basket = hold.basket()
     if part is not None:
-        _check_part(part, basket, f"hold {hold_id!r}")
+        _check_part(part, basket, "the hold")
     if late:
         _retake(sale, now, hold, part or basket, reference)
     else:
@@ -166,10 +188,8 @@ def _retake(
     that it makes no difference whether it has. Raises RtError sold_out, limit_reached."""
     items = sale.items_of(basket)
     returns = hold.basket() if hold.state == HELD else {}
-    for item in items:
-        if item.free + returns.get(item.name, 0) < basket[item.name]:
-            raise item.sold_out().with_traceback(None)
-    _check_limits(sale, hold.user, items, basket, returns, hold)
+    _check_free(items, basket, returns)
+    _check_limits(sale, hold.user, sale.book.buyers.get(hold.user), items, basket, returns)
     if hold.state == HELD:
         sale.give_back(hold, EXPIRED, now, "expired", None)
     hold.items, hold.amounts = items, tuple(basket.values())
@@ -189,17 +209,17 @@ def _bought(sale: Sale, now: int, user: str) -> None:
     sale.proceed(now)
 
 
-def cancel(sale: Sale, now: int, hold_id: str, by: str | None) -> dict[str, int]:
-    """Raises RtError not_found, already_confirmed, already_cancelled, expired."""
-    hold = _open_hold(sale, now, hold_id)
+def cancel(sale: Sale, now: int, hold: Hold, by: str | None) -> dict[str, int]:
+    """Raises RtError already_confirmed, already_cancelled, expired."""
+    _check_held(sale, now, hold)
     sale.give_back(hold, CANCELLED, now, "cancelled", by)
     sale.proceed(now)
     return hold.basket()
 
 
-def extend(sale: Sale, now: int, hold_id: str, ms: int, by: str | None) -> dict[str, Any]:
+def extend(sale: Sale, now: int, hold: Hold, ms: int, by: str | None) -> dict[str, Any]:
     """The same, and out_of_range."""
-    hold = _open_hold(sale, now, hold_id)
+    _check_held(sale, now, hold)
     most = hold.reserved_at + HOLD_LIVES * sale.terms.hold_ms
     expires_at = hold.expires_at + ms
     if expires_at > most:
@@ -218,35 +238,33 @@ def extend(sale: Sale, now: int, hold_id: str, ms: int, by: str | None) -> dict[
 def refund(
     sale: Sale,
     now: int,
-    order_id: str,
+    hold: Hold,
     part: dict[str, int] | None,
     reference: str | None,
     restock: bool,
     by: str | None,
 ) -> dict[str, Any]:
-    """Raises RtError not_found, already_refunded, out_of_range, key_reused."""
-    hold = sale.find(order_id)
+    """Raises RtError not_found, already_refunded, out_of_range, conflict."""
+    order = sale.book.id_of(hold, "o")
     if hold.state not in (SOLD, REFUNDED):
-        raise RtError(
-            NOT_FOUND, f"the hold of {order_id!r} is {sale.state_of(now, hold)}, it was not sold"
-        )
+        raise RtError(NOT_FOUND, f"the hold is {sale.state_of(now, hold)}, it was not sold")
     refunded = hold.refunded()
     done = _same_refund(sale, hold, part, reference)
     if done is not None:
-        return {"order": order_id, "items": done, "already": True}
+        return {"order": order, "items": done, "already": True}
     left = {name: n - refunded.get(name, 0) for name, n in hold.basket().items()}
     left = {name: n for name, n in left.items() if n}
     if not left:
-        raise RtError(ALREADY_REFUNDED, f"all of {order_id!r} is refunded")
+        raise RtError(ALREADY_REFUNDED, f"all of {order!r} is refunded")
     if part is not None:
-        _check_part(part, left, f"order {order_id!r}")
+        _check_part(part, left, "the order")
     items = part or left
     sale.book.refund(hold, items, now, reference, restock)
     sale.seat_all(sale.items_of(items))
     step = "refunded" if restock else "withdrawn"
     sale.note(step, now, by, hold.user, hold.number, items, reference)
     sale.proceed(now)
-    return {"order": order_id, "items": items, "already": False}
+    return {"order": order, "items": items, "already": False}
 
 
 def _same_refund(
@@ -264,14 +282,10 @@ def _same_refund(
     return None
 
 
-def _open_hold(sale: Sale, now: int, text: str, user: str | None = None) -> Hold:
-    """Raises RtError where it is not open any more, or another's than `user`'s."""
-    hold = sale.find(text)
-    if user is not None and hold.user != user:
-        raise RtError(NOT_FOUND, f"{text!r} is no hold of {user!r}")
+def _check_held(sale: Sale, now: int, hold: Hold) -> None:
+    """Raises RtError where the hold is not open any more."""
     if hold.state != HELD or now >= hold.expires_at or sale.is_released(hold):
         raise _ended(sale, hold)
-    return hold
 
 
 def _ended(sale: Sale, hold: Hold) -> RtError:

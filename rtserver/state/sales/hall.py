@@ -32,7 +32,9 @@ __all__ = ["Clash", "Hall"]
 _LONG = BEST_SEATS_MAX + 2  # the length that stands for all longer ones, too
 _LENGTHS = _LONG + 1
 # Of a number of seats: the lengths of runs that it leaves no single seat of, and the one other.
-_TIDY: list[tuple[int, ...]] = [(count, *range(count + 2, _LENGTHS)) for count in range(BEST_SEATS_MAX + 1)]
+_TIDY: list[tuple[int, ...]] = [
+    (count, *range(count + 2, _LENGTHS)) for count in range(BEST_SEATS_MAX + 1)
+]
 _UNTIDY: list[tuple[int, ...]] = [(count + 1,) for count in range(BEST_SEATS_MAX + 1)]
 
 

@@ -74,13 +74,11 @@ class WaitingRoom:
         "_visits",
         "started",
         "terms",
-        "waiting_max",
     )
 
     def __init__(self, terms: QueueTerms, seed: str, secret: str, *, started: bool) -> None:
         self.terms = terms
         self.started = started
-        self.waiting_max: int | None = None
         self._seed = seed
         self._secret = secret.encode()
         self._line: Ranking = new_ranking()  # marked: a place that stays without a connection
@@ -108,15 +106,23 @@ class WaitingRoom:
 
     # --- the line ---
 
-    def join(self, _now: int, user: str, *, tied: bool, address: str | None) -> None:
+    def join(
+        self,
+        _now: int,
+        user: str,
+        *,
+        tied: bool,
+        address: str | None,
+        waiting_max: int | None = None,
+    ) -> None:
         """A place for one who is not known. A tied one hangs on the user's connections. Raises
         RtError limit_reached."""
         line, terms = self._line, self.terms
         assert user not in self._visits, f"{user!r} joins, and is admitted already"
-        if self.waiting_max is not None and len(line) >= self.waiting_max:
+        if waiting_max is not None and len(line) >= waiting_max:
             raise RtError(
                 LIMIT_REACHED,
-                f"{len(line)} users wait, at most {self.waiting_max} (limits.sale_waiting_max)",
+                f"{len(line)} users wait, at most {waiting_max} (limits.sale_waiting_max)",
             )
         network = _counted_address(address) if terms.per_address and address is not None else None
         joins = given = 0
@@ -131,6 +137,11 @@ class WaitingRoom:
             self._joins.put(user, joins + 1)
         if network is not None:
             self._addresses.put(network, given + 1)
+
+    def rankings(self) -> tuple[Ranking, Ranking]:
+        """Who waits, and who visits: for the short way of a join, which does what `join` does for
+        one whose place is not tied, where the terms ask nothing."""
+        return self._line, self._visits
 
     def is_tied(self, user: str) -> bool:
         """Whether a user waits whose place hangs on her connections."""
@@ -328,12 +339,12 @@ class WaitingRoom:
         if rank is not None:
             found["state"] = "waiting"
             found["position"] = rank + 1
-            found["eta_ms"] = self._eta(now, rank + 1)
+            found["eta_ms"] = self.eta(now, rank + 1)
         elif user in self._done:
             found["state"] = "done"
         return found
 
-    def _eta(self, now: int, position: int) -> int | None:
+    def eta(self, now: int, position: int) -> int | None:
         """ms until the admission at the measured pace; without one, as the terms promise: so many
         a second, and beyond the free slots one for each pass that ends. None before the start."""
         if not self.started:

@@ -12,13 +12,11 @@ reserves), closed (no joins and no reserves; holds may finish).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from rtserver.compiled import twin
 from rtserver.errors import CONFLICT, INVALID_PARAMS, NOT_FOUND, NOT_OPEN, RtError
-from rtserver.limits import HOLDS_PER_USER_MAX
 from rtserver.state.growth import Growth
 from rtserver.state.sales import book as plain_book
 from rtserver.state.sales import ledger as plain_ledger
@@ -27,12 +25,9 @@ from rtserver.state.sales.book import (
     EXPIRED,
     HELD,
     HOLD_STATES,
-    REFUNDED,
-    SOLD,
     Book,
     Hold,
     Item,
-    parse_id,
 )
 from rtserver.state.sales.hall import Hall
 from rtserver.state.sales.ledger import STEPS, Ledger
@@ -90,6 +85,7 @@ class Sale:
         "seed",
         "seed_sha256",
         "terms",
+        "waiting_max",
     )
 
     def __init__(
@@ -118,6 +114,7 @@ class Sale:
         self.closed = False
         self.armed: tuple[int, int] | None = None  # (due, id) of its timer
         self.items_max: int | None = None
+        self.waiting_max: int | None = None
         self.growth = growth
         self.refused: dict[str, int] = {}  # {error name: how often}; no state
         self.book: Book = _books.Book(number, secret.encode())
@@ -288,7 +285,7 @@ class Sale:
         if self.room is None:
             return
         self.growth.check()
-        self.room.join(now, user, tied=tied, address=address)
+        self.room.join(now, user, tied=tied, address=address, waiting_max=self.waiting_max)
         self.note("joined", now, by, user)
         self.proceed(now)
 
@@ -333,15 +330,6 @@ class Sale:
         """Whether nothing is left, and nothing can come back by itself."""
         return self.opened and self.book.free == 0 and self.book.held == 0
 
-    def possessions(self, now: int, user: str) -> dict[str, Any]:
-        """The open holds and the last orders of a user, newest first."""
-        buyer = self.book.buyers.get(user)
-        if buyer is None:
-            return {"holds": [], "orders": []}
-        holds = [self.hold_map(hold) for hold in reversed(buyer.held) if hold.expires_at > now]
-        newest = (buyer.orders or [])[: -HOLDS_PER_USER_MAX - 1 : -1]
-        return {"holds": holds, "orders": [self._order_map(number) for number in newest]}
-
     def proceed(self, now: int) -> None:
         """Lets the next in line in, as far as there is something for them."""
         if self.room is not None and self.phase == "open" and self.book.free:
@@ -361,22 +349,6 @@ class Sale:
             self.room.emptied(now, hold.user, expired=state == EXPIRED)
             if by is None:
                 self._emit(PlaceChanged(self.name, hold.user))
-
-    def find(self, text: str) -> Hold:
-        """Raises RtError not_found."""
-        parts = parse_id(text)
-        hold = None
-        if parts is not None and parts[1] == self.number:
-            hold = self.book.find(parts[2], parts[3])
-            if hold is not None and parts[0] == "o" and hold.state not in (SOLD, REFUNDED):
-                hold = None
-        if hold is None:
-            raise RtError(NOT_FOUND, f"{text[:80]!r} is no hold and no order of {self.name!r}")
-        return hold
-
-    def owner(self, text: str) -> str:
-        """Whose hold or order it is."""
-        return self.find(text).user
 
     def is_released(self, hold: Hold) -> bool:
         """Whether it goes back with the end of the sale, if not yet."""
@@ -398,53 +370,6 @@ class Sale:
         }
 
     # --- lists ---
-
-    def purchase(self, now: int, text: str) -> dict[str, Any]:
-        """A hold or an order."""
-        hold = self.find(text)
-        sold = hold.state in (SOLD, REFUNDED)
-        return {
-            "sale": self.name,
-            "state": self.state_of(now, hold),
-            "hold": self.book.id_of(hold, "h"),
-            "order": self.book.id_of(hold, "o") if sold else None,
-            "user": hold.user,
-            "items": hold.basket(),
-            "reserved_at": hold.reserved_at,
-            "expires_at": hold.expires_at,
-            "ended_at": hold.ended_at if hold.state != HELD else None,
-            "reference": hold.reference,
-            "refunded": hold.refunded(),
-        }
-
-    def _order_map(self, number: int) -> dict[str, Any]:
-        hold = self.book.at(number)
-        return {
-            "order": self.book.id_of(hold, "o"),
-            "state": HOLD_STATES[hold.state],
-            "user": hold.user,
-            "items": hold.basket(),
-            "at": hold.ended_at,
-            "reference": hold.reference,
-            "refunded": hold.refunded(),
-        }
-
-    def orders(
-        self, after: int, limit: int, state: str | None, user: str | None
-    ) -> tuple[list[dict[str, Any]], int | None]:
-        """Orders from the place `after` on, and where to go on. Those that a filter leaves out
-        count against the limit: a page may be short, or empty, and have a next one."""
-        if user is None:
-            numbers, total = self.book.order_numbers(after, limit), self.book.orders
-        else:
-            buyer = self.book.buyers.get(user)
-            own = (None if buyer is None else buyer.orders) or []
-            numbers, total = own[after : after + limit], len(own)
-        rows = [self._order_map(number) for number in numbers]
-        end = after + len(numbers)
-        if state is not None:
-            rows = [row for row in rows if row["state"] == state]
-        return rows, end if numbers and end < total else None
 
     def steps(self, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
         """Steps of the ledger after a sequence number, and where to go on."""
@@ -490,15 +415,10 @@ class Sale:
 
     # --- refusals ---
 
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Counts what is refused inside, by reason."""
-        try:
-            yield
-        except RtError as error:
-            name = error.kind.name
-            self.refused[name] = self.refused.get(name, 0) + 1
-            raise
+    def count_refusal(self, error: RtError) -> None:
+        """By reason."""
+        name = error.kind.name
+        self.refused[name] = self.refused.get(name, 0) + 1
 
     def check_open(self) -> None:
         """Raises RtError not_open where nothing can be reserved now."""

@@ -14,7 +14,9 @@ from typing import Any
 from rtserver.errors import CONFLICT, LIMIT_REACHED, NOT_FOUND, RtError
 from rtserver.state.growth import Growth
 from rtserver.state.sales import stocking
-from rtserver.state.sales.book import parse_id
+from rtserver.state.sales.book import REFUNDED, SOLD, Hold
+from rtserver.state.sales.checks import check_book
+from rtserver.state.sales.ids import parse_id
 from rtserver.state.sales.rows import dump_book, load_book
 from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.terms import ItemTerms, SaleTerms
@@ -42,6 +44,7 @@ class Sales:
         "items_max",
         "last_number",
         "sales_max",
+        "waiting_max",
     )
 
     def __init__(self, timers: Timers, growth: Growth, emit: Callable[[Any], None]) -> None:
@@ -57,24 +60,31 @@ class Sales:
         self.sales_max: int | None = None
         self.items_max: int | None = None
         self.holds_max = -1
+        self.waiting_max: int | None = None
 
     def __len__(self) -> int:
         return len(self._sales)
 
-    def enforce(self, sales_max: int, items_max: int, holds_max: int) -> None:
+    def enforce(self, sales_max: int, items_max: int, holds_max: int, waiting_max: int) -> None:
         self.sales_max = sales_max
         self.items_max = items_max
         self.holds_max = holds_max
+        self.waiting_max = waiting_max
         for sale in self.all():
             self._bound(sale)
 
     def _bound(self, sale: Sale) -> None:
         sale.items_max = self.items_max
+        sale.waiting_max = self.waiting_max
         sale.book.holds_max = self.holds_max
 
     def all(self) -> Iterator[Sale]:
         """In the order of their creation."""
         return iter(self._sales.values())
+
+    def oldest_ms(self) -> int | None:
+        """When the oldest sale that exists was created."""
+        return next((sale.created_at for sale in self.all()), None)
 
     def get(self, name: str) -> Sale | None:
         return self._sales.get(name)
@@ -89,20 +99,21 @@ class Sales:
     def of_number(self, number: int) -> Sale | None:
         return self._by_number.get(number)
 
-    def of_id(self, text: str) -> Sale:
-        """The sale of a hold or an order. Raises RtError not_found."""
+    def of_id(self, text: str) -> tuple[Sale, Hold]:
+        """The hold, or the order, of an id, and its sale. Raises RtError not_found."""
         parts = parse_id(text)
-        sale = None if parts is None else self._by_number.get(parts[1])
-        if sale is None:
+        sale = None if parts is None else self._by_number.get(parts.sale)
+        hold = None if parts is None or sale is None else sale.book.find(parts.number, parts.tag)
+        if parts is None or sale is None or hold is None or not _is_kind(parts.kind, hold):
             raise RtError(NOT_FOUND, f"{text[:80]!r} is no hold and no order of any sale")
-        return sale
+        return sale, hold
 
     def keeper(self, name_or_id: str) -> str | None:
         """Whose life bounds how long the answers of a write are remembered."""
         sale = self._sales.get(name_or_id)
         if sale is None:
             parts = parse_id(name_or_id)
-            sale = None if parts is None else self._by_number.get(parts[1])
+            sale = None if parts is None else self._by_number.get(parts.sale)
         return None if sale is None else f"sale {sale.number}"
 
     def page(self, prefix: str, after: str | None, limit: int) -> list[str]:
@@ -139,7 +150,17 @@ class Sales:
     def _new(
         self, number: int, name: str, terms: SaleTerms, seed: str, secret: str, now: int
     ) -> Sale:
-        sale = Sale(number, name, terms, seed, secret, now, growth=self._growth, emit=self._emit, arm=self._arm)
+        sale = Sale(
+            number,
+            name,
+            terms,
+            seed,
+            secret,
+            now,
+            growth=self._growth,
+            emit=self._emit,
+            arm=self._arm,
+        )
         self._bound(sale)
         return sale
 
@@ -272,9 +293,14 @@ class Sales:
 
     def check(self) -> None:
         for sale in self.all():
-            sale.book.check()
+            check_book(sale.book)
             sale.ledger.check()
             sale.hall.check()
             if sale.room is not None:
                 sale.room.check()
         self._names.check()
+
+
+def _is_kind(kind: str, hold: Hold) -> bool:
+    """Only what was sold is an order."""
+    return kind == "h" or hold.state in (SOLD, REFUNDED)

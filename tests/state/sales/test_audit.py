@@ -1,4 +1,4 @@
-"""The audit of a sale: it agrees while the sale goes on, and finds whatever is changed behind it."""
+"""The audit of a sale: it agrees while the sale goes on, and finds what is changed behind it."""
 
 from __future__ import annotations
 

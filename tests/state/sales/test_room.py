@@ -410,9 +410,8 @@ def test_limits_name_the_values() -> None:
     room.join(START, "joe", tied=True, address="10.0.0.1")
     with pytest.raises(RtError, match=r"'10.0.0.1' took 2 places"):
         room.join(START, "kim", tied=True, address="10.0.0.1")
-    room.waiting_max = 3
     with pytest.raises(RtError, match=r"3 users wait, at most 3 \(limits.sale_waiting_max\)"):
-        room.join(START, "kim", tied=True, address=None)
+        room.join(START, "kim", tied=True, address=None, waiting_max=3)
     room.check()
 
 

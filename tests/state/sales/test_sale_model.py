@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rtserver.state.sales.ledger import MOVES
+from rtserver.state.sales.views import possessions
 from tests.sales import Shop
 from tests.state.sales.oracle import Item, No, Sale
 from tests.world import Refused, World
@@ -321,7 +322,7 @@ class SaleMachine(RuleBasedStateMachine):
         for store in (world.replayed(), world.restored()):
             sale = store.sales.find("s")
             now = world.now
-            found = [{**sale.place(now, user), **sale.possessions(now, user)} for user in USERS]
+            found = [{**sale.place(now, user), **possessions(sale, now, user)} for user in USERS]
             assert found == place
 
     # --- what always holds ---

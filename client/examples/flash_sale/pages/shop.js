@@ -86,13 +86,13 @@ async function setClock() {
 rt.sale.watch(SALE, (state) => {
   sale = state;
   draw();
-}).ready.catch((error) => put($("standing"), `There is no sale here: ${error.message}.`));
+}).ready.catch((error) => tell(error.message));
 
 rt.sale.watchPlace(SALE, (state) => {
   if (place) notice(place, state);
   place = state;
   draw();
-}).ready.catch(() => {});
+}).ready.catch((error) => tell(error.message));
 
 /** What happened to her without her doing. */
 function notice(before, after) {
@@ -158,7 +158,7 @@ function drawPlace() {
   const { state, standing: line } = standing(place, sale, opensIn());
   $("place").dataset.state = state;
   put($("standing"), line);
-  const mayJoin = ["none", "done"].includes(state) && sale.state !== "closed";
+  const mayJoin = ["none", "done"].includes(state);
   show($("join"), mayJoin);
   show($("leave"), ["waiting", "admitted"].includes(state));
   put($("leave"), state === "waiting" ? "Give up my place" : "Leave");
@@ -339,7 +339,11 @@ function reserve(wanted) {
   return run(() => rt.sale.reserve(SALE, { ...wanted, pass_id: place.pass_id }));
 }
 
-$("join").addEventListener("click", () => run(() => rt.sale.join(SALE)));
+$("join").addEventListener("click", () => run(async () => {
+  const before = place;
+  const joined = await rt.sale.join(SALE);
+  if (place === before) place = { ...place, ...joined }; // the watch says the same a little later
+}));
 $("leave").addEventListener("click", () => {
   given.add("place");
   run(() => rt.sale.leave(SALE));

@@ -63,6 +63,7 @@ export function standing(place, sale, opensIn) {
   if (state === "holding") {
     return { state, standing: "You are in.", detail: "What you hold is yours until its time runs out." };
   }
+  if (sale.state === "none") return { state: "closed", standing: "There is no sale here.", detail: "" };
   if (sale.state === "closed") return { state: "closed", standing: "The sale is closed.", detail: "" };
   if (isSoldOut(sale)) {
     return { state: "sold_out", standing: "Sold out.", detail: "Everything is sold; nothing will come back." };
