@@ -297,6 +297,7 @@ def join(
     except RtError as error:
         sale.count_refusal(error)
         raise
+    ctx.note_seen(sale, who)
     return sale.place(ctx.now, who)
 
 
@@ -322,6 +323,7 @@ def leave(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, 
 def place(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, Any]:
     sale = store.sales.find(name)
     who = ctx.acting_for(user)
+    ctx.note_seen(sale, who)
     return {**sale.place(ctx.now, who), **views.possessions(sale, ctx.now, who)}
 
 
