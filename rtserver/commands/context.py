@@ -22,6 +22,7 @@ from rtserver.session.router import Router
 from rtserver.session.sessions import Sessions
 from rtserver.state.channels import Channel
 from rtserver.state.sales.audit import Audit
+from rtserver.state.sales.sale import Sale
 
 __all__ = ["Context", "Host"]
 
@@ -184,6 +185,12 @@ class Context:
                 f"{what} belongs to somebody else: that needs the role service",
                 {"role": "service"},
             )
+
+    def note_seen(self, sale: Sale, user: str) -> None:
+        """A command is about a user's place in a queue, which may hang on being seen: if it is she
+        who calls, she was."""
+        if not self.replaying and self.service is None and self.user == user:
+            self.router.presence.grace.seen(sale, user, self.now)
 
     # --- for session commands ---
 

@@ -12,7 +12,7 @@ reserves), closed (no joins and no reserves; holds may finish).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from rtserver.compiled import twin
@@ -371,12 +371,11 @@ class Sale:
 
     # --- lists ---
 
-    def steps(self, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
-        """Steps of the ledger after a sequence number, and where to go on."""
-        rows = self.ledger.read(after, limit)
-        found = [self.step_map(seq, row) for seq, row in enumerate(rows, after + 1)]
-        end = after + len(rows)
-        return found, end if rows and end < len(self.ledger) else None
+    def steps(self, after: int, limit: int) -> Iterator[dict[str, Any]]:
+        """At most `limit` steps of the ledger after a sequence number, each made when it is asked
+        for."""
+        rows = self.ledger.rows(after, limit)
+        return (self.step_map(seq, row) for seq, row in enumerate(rows, after + 1))
 
     def step_map(self, seq: int, row: list[Any]) -> dict[str, Any]:
         """One step as it is told."""
