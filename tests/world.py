@@ -169,6 +169,7 @@ class World:
         self.metrics = Metrics()
         self.presence = Presence(
             self.store.last_seen,
+            self.store.sales,
             self.limits,
             lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
             restarted_ms=restarted_ms,
@@ -240,6 +241,10 @@ class World:
         if rows:
             self.dispatcher.issue("presence.seen", [rows, None])
             self.presence.people.noted(len(rows))
+        grace = self.presence.grace
+        while (given_up := grace.due(self.now, 500)) is not None:
+            self.dispatcher.issue("sale.abandon", [given_up.sale.name, given_up.users])
+            grace.done(given_up)
         records, count = self.dispatcher.journal.drain()
         if count:
             self.blocks.append((self.now, split(records)))
