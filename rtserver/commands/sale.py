@@ -54,6 +54,7 @@ from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.terms import ItemTerms, QueueTerms, SaleTerms
 from rtserver.state.store import Store
 
+_BALANCE_BYTES = 64  # of an item's balance beside its name
 _AUDIT_COST = 1_000  # of the first piece, which is all of it for a small sale
 
 
@@ -258,7 +259,7 @@ def list_sales(
 def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int) -> dict[str, Any]:
     sale = store.sales.find(name)
     names = sale.item_names(after, limit)
-    kept = fitting(names, name_bytes)
+    kept = fitting(names, lambda sku: name_bytes(sku) + _BALANCE_BYTES)
     more = len(names) == limit or len(kept) < len(names)
     return {
         **sale.summary(),
@@ -532,7 +533,7 @@ def orders(
     summary="Every step of the sale, from the first on; next is the after of the next page.",
 )
 def ledger(store: Store, _ctx: Context, name: str, after: int, limit: int) -> dict[str, Any]:
-    steps, following = store.sales.find(name).steps(after, limit)
+    steps, following = views.steps(store.sales.find(name), after, limit)
     return {"items": steps, "next": following}
 
 

@@ -204,7 +204,7 @@ class _Ledger(Tail):
         sale = self._sales.get(self._name)
         if sale is None:
             return []
-        steps, _ = sale.steps(after, min(limit, upto - after))
+        steps = sale.steps(after, min(limit, upto - after))
         channel = f"$sale:{encode_part(self._name)}:ledger"
         return [Message(channel, step["seq"], step["at"], pack(step), None, None) for step in steps]
 

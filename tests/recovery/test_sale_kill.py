@@ -26,6 +26,7 @@ from tests.process import ServerProcess
 from tests.recovery.lines import OK, OPEN, RtLine
 from tests.recovery.sale_buyers import Buyer, Sale
 from tests.recovery.sale_parties import (
+    HOUR_MS,
     OPS,
     SECRET,
     SERVICE_SECRET,
@@ -170,13 +171,13 @@ class Trial:
         self.up.clear()
 
     async def park(self):
-        """Until all parties know that they are to wait."""
+        """Until all parties know that they are to wait; what one of them found is raised."""
         while self.busy:
             self.idle.clear()
-            for task in self.tasks:
-                if task.done():
-                    task.result()
             await asyncio.wait_for(self.idle.wait(), 60)
+        for task in self.tasks:
+            if task.done():
+                task.result()
 
     async def finish(self):
         """A last life, in which what is open is answered; then an orderly end, after which the
@@ -228,6 +229,10 @@ class Trial:
 
     async def verify(self):
         async with self.staff() as line:
+            if self.chance.random() < 0.4:  # what is killed next comes back from there
+                await line.call("server.snapshot", timeout_s=120)
+            if self.manual and self.chance.random() < 0.5:  # older than any key without an owner
+                await line.call("server.advance", ms=2 * HOUR_MS)
             for sale in list(self.sales):
                 await self.prove(line, sale)
                 if sale.is_over() or self.chance.random() < 0.1:

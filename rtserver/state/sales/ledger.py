@@ -97,13 +97,13 @@ class Ledger:
         self._starts.append(self._rows)
         self._full_at = self._rows + CHUNK_ROWS
 
-    def read(self, after: int, limit: int) -> list[Row]:
-        """At most `limit` rows that follow the step `after`."""
-        found: list[Row] = []
-        limit = min(limit, self._rows - after)
-        while len(found) < limit:
-            found += self._page(after + len(found), limit - len(found))
-        return found
+    def rows(self, after: int, limit: int) -> Iterator[Row]:
+        """At most `limit` rows that follow the step `after`; a chunk is read when it is needed."""
+        end = min(after + limit, self._rows)
+        while after < end:
+            rows = self._page(after, end - after)
+            after += len(rows)
+            yield from rows
 
     def read_on(self, after: int) -> list[Row]:
         """The rows that follow the step `after` in one chunk; none at the end."""
