@@ -16,15 +16,16 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 import msgspec
 
 from rtserver import PROTOCOL_VERSION, __version__
 from rtserver.cli_demo import demo
+from rtserver.cli_log import data_argument, log, need_store, print_lines
 from rtserver.cli_token import token
 from rtserver.commands.reference import reference
 from rtserver.commands.replay import Replay, ReplayFailed
@@ -46,7 +47,6 @@ from rtserver.persist.compaction import compact
 from rtserver.persist.errors import DirectoryLocked, LogDamaged, LogFailed
 from rtserver.persist.files import Files
 from rtserver.persist.recovery import Recovered
-from rtserver.persist.repair import repair
 from rtserver.server import Server
 from rtserver.session.auth import is_configured
 from rtserver.state.store import Store
@@ -62,11 +62,6 @@ EXIT_STOPPED = 70  # EX_SOFTWARE of sysexits(3)
 
 _NICE = 19  # of the process that makes snapshots
 _PROGRESS_EVERY_S = 0.2
-_STORE_FILES = ("MANIFEST", "log-*.seg", "snapshot-*.snap", "archive/log-*.seg")
-_DROPPED_SHOWN = 20
-_data_argument = click.argument(
-    "data", type=click.Path(path_type=Path), default=Path(DEFAULT_DATA), required=False
-)
 
 
 def _say(text: str) -> None:
@@ -85,6 +80,7 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(log)
 main.add_command(token)
 
 # --- serve ---
@@ -239,93 +235,6 @@ class _RecoveryBar:
             click.echo(err=True)
 
 
-# --- log ---
-
-
-def _need_store(data: Path) -> None:
-    """A mistyped path must not pass for a sound, empty store."""
-    if not any(list(data.glob(pattern)) for pattern in _STORE_FILES):
-        _exit(EXIT_START, f"{data} holds no data of rtserver")
-
-
-@main.group()
-def log() -> None:
-    """Looks at a log, and repairs one that is damaged."""
-
-
-@log.command("check")
-@_data_argument
-def log_check(data: Path) -> None:
-    """Reads everything and reports; exit code 5 when something is damaged."""
-    _need_store(data)
-    report = inspect.check(data, Files())
-    click.echo(json.dumps(report, indent=2))
-    if report["running"]:
-        _say("a server runs here: the segment that it writes to was not checked")
-    sys.exit(0 if report["ok"] else EXIT_DAMAGED)
-
-
-@log.command("dump")
-@_data_argument
-@click.option("--from-seq", default=1, help="The first sequence number to show.")
-def log_dump(data: Path, from_seq: int) -> None:
-    """Prints every record as one JSON line."""
-    _need_store(data)
-    try:
-        _print_lines(inspect.dump(data, Files(), from_seq=from_seq))
-    except LogDamaged as error:
-        _exit(EXIT_DAMAGED, str(error))
-
-
-def _print_lines(rows: Iterable[dict[str, Any]]) -> None:
-    from rtserver.wire.jsonform import to_json
-
-    for row in rows:
-        click.echo(to_json(row))
-
-
-@log.command("repair")
-@_data_argument
-@click.option("--truncate-at", type=int, help="Keep the records before this sequence number.")
-@click.option("--accept-loss", type=int, help="How many records may be lost; see the report.")
-@click.option("--restored", is_flag=True, help="The directory is a restored backup.")
-def log_repair(
-    data: Path, truncate_at: int | None, accept_loss: int | None, restored: bool
-) -> None:
-    """Makes a damaged log usable again; without --accept-loss it only reports."""
-    _need_store(data)
-    try:
-        report = repair(
-            data,
-            Files(),
-            truncate_at_seq=truncate_at,
-            accept_loss=accept_loss,
-            restored=restored,
-        )
-    except DirectoryLocked as error:
-        _exit(EXIT_START, str(error))
-    except LogDamaged as error:
-        _exit(EXIT_DAMAGED, str(error))
-    dropped = report.pop("dropped", [])
-    _print_lines(dropped[:_DROPPED_SHOWN])
-    if len(dropped) > _DROPPED_SHOWN:
-        _say(f"... and {len(dropped) - _DROPPED_SHOWN:,} more records (`rtserver log dump`)")
-    click.echo(json.dumps(report, indent=2))
-    _say(_verdict(data, report, accept_loss))
-    sys.exit(0 if report["repaired"] else EXIT_FAILED)
-
-
-def _verdict(data: Path, report: dict[str, Any], accept_loss: int | None) -> str:
-    """The last line of a repair: what happened, or what to run next."""
-    if report["repaired"]:
-        return "repaired" if report["actions"] else "nothing to repair"
-    accepted = "" if accept_loss is None else f", {accept_loss:,} were accepted"
-    return (
-        f"nothing was changed: {report['loss']:,} records would be lost{accepted}."
-        f" To do it: rtserver log repair {data} --accept-loss {report['loss']}"
-    )
-
-
 # --- snapshot ---
 
 
@@ -335,7 +244,7 @@ def snapshot() -> None:
 
 
 @snapshot.command("create")
-@_data_argument
+@data_argument
 @click.option("--token", "proof", envvar="RT_TOKEN", help="Of an admin. [env: RT_TOKEN]")
 def snapshot_create(data: Path, proof: str | None) -> None:
     """Asks the server that runs on a data directory to make a snapshot."""
@@ -366,21 +275,21 @@ def _ask(address: str, line: str, proof: str | None) -> str:
 
 
 @snapshot.command("list")
-@_data_argument
+@data_argument
 def snapshot_list(data: Path) -> None:
     """Lists the snapshots of a data directory, newest last."""
-    _need_store(data)
+    need_store(data)
     try:
-        _print_lines(inspect.list_snapshots(data, Files()))
+        print_lines(inspect.list_snapshots(data, Files()))
     except LogDamaged as error:
         _exit(EXIT_DAMAGED, str(error))
 
 
 @snapshot.command("verify")
-@_data_argument
+@data_argument
 def snapshot_verify(data: Path) -> None:
     """Reads every snapshot of a data directory and loads it; exit code 5 when one is damaged."""
-    _need_store(data)
+    need_store(data)
     report = inspect.verify_snapshots(data, Files(), _empty_state)
     click.echo(json.dumps(report, indent=2))
     sys.exit(0 if report["ok"] else EXIT_DAMAGED)
@@ -404,7 +313,7 @@ def reference_command() -> None:
 
 
 @main.command(hidden=True, name="compact")
-@_data_argument
+@data_argument
 def compact_command(data: Path) -> None:
     """The separate process that makes a snapshot; the running server starts it."""
     _give_way()

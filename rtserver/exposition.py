@@ -1,9 +1,10 @@
 """/metrics: what the process counts anyway, as Prometheus reads it.
 
 Everything is read when somebody asks; nothing here is called by an operation. Names follow the
-conventions of Prometheus: base units, `_total` for what only grows, no label whose values a client
-chooses. Each configured bound that fills up has a gauge of how much of it is used. The text is made
-once an iteration of the loop, however many ask for it at a time.
+conventions of Prometheus: base units, `_total` for what only grows, no label whose values a user
+chooses. Back ends name sales: the first hundred by name are told apart. Each configured bound that
+fills up has a gauge of how much of it is used. The text is made once an iteration of the loop,
+however many ask for it at a time.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from rtserver import __version__
-from rtserver.limits import Limits
+from rtserver.limits import SALES_IN_METRICS_MAX, Limits
 from rtserver.metrics import DurationHistogram, Metrics
+from rtserver.state.sales.sale import Sale
+from rtserver.state.sales.sales import Sales
 
 __all__ = ["Exposition"]
 
@@ -48,6 +51,14 @@ _LOG_COUNTERS = {
     "bytes_appended": ("log_appended_bytes", "Bytes that were written to the log."),
     "syncs": ("log_syncs", "Times that the log was synced."),
 }
+_SALE_METRICS: tuple[tuple[Any, str, str], ...] = (
+    (GaugeMetricFamily, "stock", "Units of a sale: free, held or sold."),
+    (GaugeMetricFamily, "imbalance", "The stock less the units that are somewhere: 0, always."),
+    (GaugeMetricFamily, "waiting", "Users in the queue of a sale."),
+    (GaugeMetricFamily, "active", "Users who were let in and are not done."),
+    (CounterMetricFamily, "orders", "Orders of a sale, refunded ones too."),
+    (CounterMetricFamily, "steps", "Steps in the ledger of a sale."),
+)
 _US = 1e-6
 
 
@@ -55,9 +66,10 @@ class Exposition(Collector):
     """Renders the text from `stats`, which answers what server.stats does."""
 
     def __init__(
-        self, stats: Callable[[], dict[str, Any]], metrics: Metrics, limits: Limits
+        self, stats: Callable[[], dict[str, Any]], metrics: Metrics, limits: Limits, sales: Sales
     ) -> None:
         self._stats = stats
+        self._sales = sales
         self._metrics = metrics
         self._limits = limits
         self._registry = CollectorRegistry(auto_describe=False)
@@ -93,6 +105,9 @@ class Exposition(Collector):
         full = int(stats["memory"]["full"])
         yield _gauge("memory_full", "1 while nothing new is taken for want of memory.", full)
         yield from _log(stats["log"])
+        yield _gauge("sales", "Sales that exist, deleted ones not counted.", len(self._sales))
+        names = self._sales.page("", None, SALES_IN_METRICS_MAX)
+        yield from _of_sales([self._sales.find(name) for name in names])
         for key, (name, text) in _COUNTERS.items():
             yield _counter(name, text, stats[key])
         yield _by_name("errors", "Error replies.", stats["errors"])
@@ -163,8 +178,47 @@ def _log(log: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("log_unsynced_records", "Records written and not yet synced.", unsynced)
     yield _gauge("log_sync_last_seconds", "The last sync.", log["sync_last_us"] * _US)
     yield _gauge("log_sync_max_seconds", "The longest sync.", log["sync_max_us"] * _US)
+    yield _gauge("log_archive_bytes", "The archive of the log.", log["archive_bytes"])
+    yield _gauge(
+        "log_archive_held_bytes",
+        "What the archive has beyond log.archive_bytes and archive_days, for sales that exist.",
+        log["archive_held_bytes"],
+    )
     is_full = int(log["full"] or log["stalled"])
     yield _gauge("log_full", "1 while the disk has no room for the log.", is_full)
+
+
+def _of_sales(sales: list[Sale]) -> Iterator[Metric]:
+    """What each of these sells. The stock stands apart: it is the sum of the units."""
+    of_sale: dict[str, Any] = {}
+    units = GaugeMetricFamily(
+        "rtserver_sale_units", "Units of a sale by where they are.", labels=["sale", "state"]
+    )
+    refused = CounterMetricFamily(
+        "rtserver_sale_refusals", "Refusals of a sale since the start.", labels=["sale", "reason"]
+    )
+    for metric, name, text in _SALE_METRICS:
+        of_sale[name] = metric(f"rtserver_sale_{name}", text, labels=["sale"])
+    for sale in sales:
+        summary = sale.summary()
+        total = summary["total"]
+        for state in ("free", "held", "sold"):
+            units.add_metric([sale.name, state], total[state])
+        for reason, count in summary["refused"].items():
+            refused.add_metric([sale.name, reason], count)
+        values = {
+            "stock": total["stock"],
+            "imbalance": total["stock"] - total["free"] - total["held"] - total["sold"],
+            "waiting": summary["waiting"],
+            "active": summary["active"],
+            "orders": sale.book.orders,
+            "steps": len(sale.ledger),
+        }
+        for name, value in values.items():
+            of_sale[name].add_metric([sale.name], value)
+    yield units
+    yield refused
+    yield from of_sale.values()
 
 
 def _turns(turn: DurationHistogram) -> Metric:

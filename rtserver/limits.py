@@ -30,6 +30,7 @@ __all__ = [
     "PRESENCE_EVENTS_MAX",
     "REPLY_BYTES_MAX",
     "ROW_SPAN_MAX",
+    "SALES_IN_METRICS_MAX",
     "STOCK_MAX",
     "STREAM_CHANNELS_MAX",
     "TIME_MAX",
@@ -59,6 +60,7 @@ BEST_SEATS_MAX = 32  # adjacent seats in one search
 HOLDS_PER_USER_MAX = 100  # open holds of one user in one sale
 HOLD_LIVES = 5  # a hold that is extended again and again lasts at most so many times hold_ms
 ENDED_HOLDS_KEPT = 1_000_000  # of a sale, that were not sold: older ones are not_found
+SALES_IN_METRICS_MAX = 100  # that /metrics tells apart: the first by name
 TIME_MAX = 2**53  # ms of anything that is said to last: added to the time it stays below 64 bits
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1

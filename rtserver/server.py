@@ -197,7 +197,9 @@ class Server:
         """What probes, Prometheus and people may read over HTTP."""
         host, hub = self._host, self._hub
         hub.health = host.health
-        hub.metrics_text = Exposition(host.stats, self._metrics, self.config.limits).text
+        hub.metrics_text = Exposition(
+            host.stats, self._metrics, self.config.limits, self._store.sales
+        ).text
         hub.pages = self._pages
 
     def _build_router(self, restarted_ms: int | None) -> Router:
@@ -206,6 +208,7 @@ class Server:
         limits = self.config.limits
         self._presence = presence = Presence(
             store.last_seen,
+            store.sales,
             limits,
             lambda channel: store.settings.channel_rules(channel).presence_events_max,
             restarted_ms=restarted_ms,

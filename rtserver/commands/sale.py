@@ -276,7 +276,6 @@ def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int
     params=[_name, _user, Param("challenge", TEXT, None)],
     returns=PLACE,
     key="name",
-    addressed=True,
     summary="A place in the queue, one a user; joining again tells where it is.",
 )
 def join(
@@ -291,12 +290,15 @@ def join(
         if sale.room is None or not sale.room.knows(who):
             if sale.asks_challenge:
                 ctx.need_challenge(name, who, challenge)
+            if sale.room is not None and sale.room.counts_addresses:
+                ctx.log_address()
             sale.join(ctx.now, who, tied=herself, address=ctx.address, by=ctx.caller_name)
         elif not (herself and sale.room.tie(who)):
             ctx.log_nothing()
     except RtError as error:
         sale.count_refusal(error)
         raise
+    ctx.note_seen(sale, who)
     return sale.place(ctx.now, who)
 
 
@@ -322,6 +324,7 @@ def leave(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, 
 def place(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, Any]:
     sale = store.sales.find(name)
     who = ctx.acting_for(user)
+    ctx.note_seen(sale, who)
     return {**sale.place(ctx.now, who), **views.possessions(sale, ctx.now, who)}
 
 

@@ -25,12 +25,31 @@ from rtserver.persist.files import Files
 from rtserver.persist.segments import first_ms
 from rtserver.persist.snapshot import is_snapshot_name, read_meta
 
-__all__ = ["ARCHIVE", "Archive"]
+__all__ = ["ARCHIVE", "Archive", "all_segments", "read_segment"]
 
 ARCHIVE = "archive"
 
 _DAY_MS = 86_400_000
 _SNAPSHOT_WORTH = 4  # bytes of segments that a snapshot must save for each of its own
+
+
+def all_segments(directory: Path, files: Files) -> dict[int, Path]:
+    """Where each segment of a store lies, by its index, in that order."""
+    found: dict[int, Path] = {}
+    for folder in (directory / ARCHIVE, directory):
+        for name in files.list_dir(folder):
+            index = segment_index(name)
+            if index is not None:
+                found[index] = folder / name
+    return dict(sorted(found.items()))
+
+
+def read_segment(directory: Path, files: Files, name: str) -> bytes:
+    """The bytes of a segment, which a running server may have archived meanwhile."""
+    try:
+        return files.read_file(directory / name)
+    except FileNotFoundError:
+        return files.read_file(directory / ARCHIVE / name)
 
 
 class _Archived(NamedTuple):

@@ -13,13 +13,12 @@ from typing import Any
 
 import msgpack
 
-from rtserver.persist.archive import ARCHIVE
+from rtserver.persist.archive import all_segments, read_segment
 from rtserver.persist.blocks import (
     SEGMENT_HEADER,
     BadBlock,
     read_segment_header,
     salt_seed,
-    segment_index,
     used_length,
     valid_blocks,
 )
@@ -139,8 +138,8 @@ def dump(directory: Path, files: Files, from_seq: int = 1) -> Iterator[dict[str,
     Where something is damaged or missing there is a row {file, offset, problem} instead.
     """
     seq = None
-    for path in _all_segments(directory, files):
-        data = memoryview(_read(directory, files, path))
+    for path in all_segments(directory, files).values():
+        data = memoryview(read_segment(directory, files, path.name))
         try:
             header = read_segment_header(data)
         except BadBlock as bad:
@@ -169,24 +168,6 @@ def dump(directory: Path, files: Files, from_seq: int = 1) -> Iterator[dict[str,
                     }
         if used_length(data, expected) != expected:
             yield {"file": path.name, "offset": expected, "problem": "no valid block here"}
-
-
-def _all_segments(directory: Path, files: Files) -> list[Path]:
-    found: dict[int, Path] = {}
-    for folder in (directory / ARCHIVE, directory):
-        for name in files.list_dir(folder):
-            index = segment_index(name)
-            if index is not None:
-                found[index] = folder / name
-    return [found[index] for index in sorted(found)]
-
-
-def _read(directory: Path, files: Files, path: Path) -> bytes:
-    """A segment that a running server may have archived meanwhile."""
-    try:
-        return files.read_file(path)
-    except FileNotFoundError:
-        return files.read_file(directory / ARCHIVE / path.name)
 
 
 # --- snapshots ---

@@ -25,11 +25,11 @@ FLOORS = [
     ["commands"],
     ["transport"],
     ["tick"],
-    ["hub", "snapshots", "audits", "exposition", "listeners"],
+    ["hub", "snapshots", "audits", "log_audit", "exposition", "listeners"],
     ["host", "drain"],
     ["server"],
     ["demo"],
-    ["cli_demo", "cli_token"],
+    ["cli_demo", "cli_log", "cli_token"],
     ["cli"],
     ["__main__"],
 ]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rtserver.state.sales.book import HOLD_STATES, REFUNDED, SOLD, Hold
 from rtserver.state.sales.ledger import Row
-from rtserver.state.sales.reckoning import HOLD_WORDS, Reckoning
+from rtserver.state.sales.reckoning import HOLD_WORDS, Problems, Reckoning
 from rtserver.state.sales.sale import Sale
 
 __all__ = ["Audit"]
@@ -26,11 +26,12 @@ _PIECES_BEHIND: Final = 3  # so many more where steps come faster than they are 
 class Audit:
     """One audit of one sale. `reckoning`: what a part of its ledger was added up to before."""
 
-    __slots__ = ("_holds", "_items", "_length", "_rows", "_users", "reckoning", "sale")
+    __slots__ = ("_holds", "_items", "_length", "_problems", "_rows", "_users", "reckoning", "sale")
 
     def __init__(self, sale: Sale, reckoning: Reckoning | None = None) -> None:
         self.sale = sale
         self.reckoning = Reckoning() if reckoning is None else reckoning
+        self._problems = Problems()  # of comparing; those of adding up are the reckoning's
         self._length = len(sale.ledger)
         self._rows: Iterator[Row] = iter(())  # that were read and are not added yet
         self._items = 0  # that are compared
@@ -38,9 +39,14 @@ class Audit:
         self._users = 0
 
     @property
+    def differences(self) -> list[str]:
+        """In what the sale differs from its ledger."""
+        return self._problems.texts()
+
+    @property
     def result(self) -> dict[str, Any]:
         """As sale.audit answers it, once the audit is done."""
-        problems = self.reckoning.problems.texts()
+        problems = self.reckoning.problems.texts() + self.differences
         return {
             "ok": not problems,
             "steps": self.reckoning.steps,
@@ -74,7 +80,7 @@ class Audit:
         return self.reckoning.add(row)
 
     def _wrong(self, what: str, summed: object, said: object) -> None:
-        self.reckoning.problems.add(f"{what}: the ledger adds up to {summed}, the sale says {said}")
+        self._problems.add(f"{what}: the ledger adds up to {summed}, the sale says {said}")
 
     # --- pieces: each answers how much it compared ---
 
@@ -88,9 +94,9 @@ class Audit:
             if summed != said:
                 self._wrong(f"item {item.name!r}", summed, said)
             if item.stock != item.free + item.held + item.sold:
-                self.reckoning.problems.add(f"item {item.name!r} does not add up: {said}")
+                self._problems.add(f"item {item.name!r} does not add up: {said}")
             if item.terms.seat is not None and sale.hall.is_free(item.name) != (item.free > 0):
-                self.reckoning.problems.add(f"item {item.name!r}: the hall disagrees with {said}")
+                self._problems.add(f"item {item.name!r}: the hall disagrees with {said}")
         self._items += len(piece)
         return len(piece)
 
@@ -118,7 +124,7 @@ class Audit:
             basket = hold.basket()
             rest = ((name, n - refunded.get(name, 0)) for name, n in basket.items())
             if self.reckoning.sum_of(rest) != total:
-                self.reckoning.problems.add(
+                self._problems.add(
                     f"hold {number}: the ledger adds up to another basket than {basket}, of which"
                     f" {refunded} were refunded"
                 )

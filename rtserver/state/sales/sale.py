@@ -333,7 +333,7 @@ class Sale:
     def proceed(self, now: int) -> None:
         """Lets the next in line in, as far as there is something for them."""
         if self.room is not None and self.phase == "open" and self.book.free:
-            for user in self.room.admit(now):
+            for user in self.room.admit(now, self.book.free):
                 self.note("admitted", now, None, user)
                 self._emit(PlaceChanged(self.name, user))
         self.look_ahead(now)
@@ -481,7 +481,7 @@ class Sale:
             if not self.opened and self.terms.opens_at is not None:
                 dues.append(self.terms.opens_at)
         if self.room is not None:
-            waits = self.room.next_due(now, admitting=self.phase == "open" and self.book.free > 0)
+            waits = self.room.next_due(now, self.book.free if self.phase == "open" else 0)
             if waits is not None:
                 dues.append(waits)
         return min(dues, default=None)
