@@ -57,7 +57,7 @@ def measure(way: str, waiters: int) -> list[float]:
         room.start(0)
     began, admitted = time.thread_time_ns(), 0
     while admitted < RUN:
-        admitted += len(room.admit(admitted))
+        admitted += len(room.admit(admitted, waiters))
     entered = time.thread_time_ns() - began
     return [
         grown / waiters,

@@ -208,6 +208,7 @@ class Server:
         limits = self.config.limits
         self._presence = presence = Presence(
             store.last_seen,
+            store.sales,
             limits,
             lambda channel: store.settings.channel_rules(channel).presence_events_max,
             restarted_ms=restarted_ms,

@@ -39,6 +39,7 @@ _DELIVERIES_PER_COST = 8  # pushes that cost about as much as one command
 _CHARGE_COST = 32  # after which the time is looked at
 _CATCH_UP_MAX = 2_000  # messages a turn sends to readers who are behind
 _SEEN_ROWS = 500  # users whose last seen is logged as one record
+_GIVEN_UP_MAX = 500  # places of a queue that are given up as one record
 _SEEN_ROW_BYTES = 16  # of such a row beside the name
 _RETRY_S = 0.1  # between attempts to write a block that did not fit the disk
 
@@ -102,6 +103,7 @@ class Turn:
         self._wake_ms = 0
         self._watch_wake: asyncio.TimerHandle | None = None
         self._timers_wait = False  # due ones found no room in the log
+        self._places_wait = False  # and so did users who are gone
         self._room = limits.turn_log_bytes_max + limits.frame_bytes_max + _RECORD_SLACK
 
     # --- the start ---
@@ -249,6 +251,7 @@ class Turn:
         dispatcher = self._dispatcher
         self._forget_idle()
         self._note_who_left()
+        self._give_up_places()
         records, count = dispatcher.journal.drain()
         if count:
             self._log.append_packed(records, count, dispatcher.ctx.now)
@@ -279,6 +282,22 @@ class Turn:
             self._dispatcher.issue("presence.seen", [rows, None], size)
             people.noted(len(rows))
             self._more |= people.unseen > 0
+
+    def _give_up_places(self) -> None:
+        """In queues, of users who are gone; without room in the log they wait."""
+        grace = self._router.presence.grace
+        given_up = grace.due(self._dispatcher.ctx.now, _GIVEN_UP_MAX)
+        self._places_wait = False
+        if given_up is None:
+            return
+        size = sum(4 * len(user) for user in given_up.users)
+        try:
+            self._dispatcher.issue("sale.abandon", [given_up.sale.name, given_up.users], size)
+        except RtError:
+            self._places_wait = True
+            return
+        grace.done(given_up)
+        self._more = True
 
     def _release(self) -> None:
         """The block is written: what waited for that may leave."""
@@ -373,9 +392,13 @@ class Turn:
 
     def _next_due(self) -> int | None:
         """Of the state's deadlines and those of presence; the latter wait for a full disk."""
-        due = self._store.timers.next_due_ms()
-        presence = None if self._log.stalled else self._router.presence.next_due()
-        return min((one for one in (due, presence) if one is not None), default=None)
+        dues = [self._store.timers.next_due_ms()]
+        if not self._log.stalled:
+            presence = self._router.presence
+            dues.append(presence.next_due())
+            if not self._places_wait:  # then the turn of the next second tries again
+                dues.append(presence.grace.next_due())
+        return min((due for due in dues if due is not None), default=None)
 
     def _set_watch_wake(self) -> None:
         """What is watched and changed is looked at even when no bytes come."""

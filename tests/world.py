@@ -157,6 +157,7 @@ class World:
         limits: Limits | None = None,
         restarted_ms: int | None = None,
         *,
+        store: Store | None = None,
         authority: Authority | None = None,
         sales: SalesConfig | None = None,
         rights: Sequence[RightsRow] = (),
@@ -164,10 +165,11 @@ class World:
     ) -> None:
         self.limits = limits or Limits()
         self.table = load()
-        self.store = Store()
+        self.store = store or Store()
         self.metrics = Metrics()
         self.presence = Presence(
             self.store.last_seen,
+            self.store.sales,
             self.limits,
             lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
             restarted_ms=restarted_ms,
@@ -239,6 +241,10 @@ class World:
         if rows:
             self.dispatcher.issue("presence.seen", [rows, None])
             self.presence.people.noted(len(rows))
+        grace = self.presence.grace
+        while (given_up := grace.due(self.now, 500)) is not None:
+            self.dispatcher.issue("sale.abandon", [given_up.sale.name, given_up.users])
+            grace.done(given_up)
         records, count = self.dispatcher.journal.drain()
         if count:
             self.blocks.append((self.now, split(records)))
@@ -365,12 +371,13 @@ class World:
         return store
 
     def assert_same(self) -> None:
-        """Log and snapshot each give exactly this state, and it agrees with itself."""
+        """Log and snapshot each give exactly this state, and all of them agree with themselves."""
         self.store.check()
         expected = content(self.store)
-        assert content(self.replayed()) == expected
-        assert content(self.restored()) == expected
-        assert self.replayed().totals() == self.restored().totals() == self.store.totals()
+        for other in (self.replayed(), self.restored()):
+            other.check()
+            assert content(other) == expected
+            assert other.totals() == self.store.totals()
 
 
 def split(records: bytes) -> list[bytes]:

@@ -26,7 +26,7 @@ cdef struct Row:
     ShortWay run
     bint is_write
     bint synced  # its reply waits for the sync unless asked otherwise
-    int place  # of the name that it looks up among its parameters, from 1; 0: not one
+    int place  # which parameter it looks up, and where; 0: none
 
 # A look-up to come.
 cdef struct Hint:
@@ -59,6 +59,7 @@ cdef class Express:
 
     cdef bint enter(self, connection) except -1
     cdef void foresee(self, Cursor body, Hint *hint) noexcept
+    cdef NameTable _names_within(self, int place, const Text *name)
     cdef int frame(self, Cursor body) except -1
     cdef _add_row(self, command, ShortWay run, int place)
     cdef int _find_row(self, const Text *method) noexcept nogil

@@ -69,6 +69,10 @@ DEF NUMBER_BYTES = 9
 DEF ADDITIONS_A_COST = 8
 DEF ITEM_BYTES = 16  # of an item in a record beside its name, at most
 DEF SUBMIT_COST = 2
+DEF COUNTER = 1  # what the first parameter names is looked up,
+DEF MEMBER = 2  # or the second: a member of a board,
+DEF BUYER = 3  # a user of a sale,
+DEF WAITING = 4  # or of its queue
 DEF UNSAID = 1  # what a request may ask to wait for: nothing of its own,
 DEF SOONER = 2  # less than the sync,
 DEF SYNCED = 3  # or the sync
@@ -91,17 +95,17 @@ cdef class Express:
         self.items = <Item *>PyMem_RawMalloc(_vector_max * sizeof(Item))
         if self.items == NULL:
             raise MemoryError()
-        self._add_row(table["counter.add"], Express._counter_add, 1)
+        self._add_row(table["counter.add"], Express._counter_add, COUNTER)
         self._add_row(table["counter.add_many"], Express._counter_add_many, 0)
-        self._add_row(table["counter.set"], Express._counter_set, 1)
-        self._add_row(table["counter.get"], Express._counter_get, 1)
-        self._add_row(table["board.submit"], Express._board_submit, 2)
+        self._add_row(table["counter.set"], Express._counter_set, COUNTER)
+        self._add_row(table["counter.get"], Express._counter_get, COUNTER)
+        self._add_row(table["board.submit"], Express._board_submit, MEMBER)
         self._add_row(table["board.submit_many"], Express._board_submit_many, 0)
-        self._add_row(table["board.rank"], Express._board_rank, 2)
+        self._add_row(table["board.rank"], Express._board_rank, MEMBER)
         self.sales = SaleWays(store, self.journal)
-        self._add_row(table["sale.reserve"], Express._sale_reserve, 0)
+        self._add_row(table["sale.reserve"], Express._sale_reserve, BUYER)
         self._add_row(table["sale.confirm"], Express._sale_confirm, 0)
-        self._add_row(table["sale.join"], Express._sale_join, 0)
+        self._add_row(table["sale.join"], Express._sale_join, WAITING)
 
     def __dealloc__(self):
         free_buffer(&self.out)
@@ -162,18 +166,26 @@ cdef class Express:
             or not read_text(&body, &text)
         ):
             return
-        if row.place == 2:
-            if (
-                not self.boards.is_fresh()
-                or text.size != len(self.boards.name)
-                or memcmp(text.data, <const char *>self.boards.name, text.size)
-                or not read_text(&body, &text)
-            ):
+        if row.place != COUNTER:
+            names = self._names_within(row.place, &text)
+            if names is None or not read_text(&body, &text):
                 return
-            names = self.boards.ranking._names
         hint.hashed = names.hash_of(text.data, text.size)
         hint.table = <PyObject *>names
         names.prefetch(hint.hashed)
+
+    cdef NameTable _names_within(self, int place, const Text *name):
+        """The members of the board, or the users of the sale, that was looked up last, if this is
+        its name."""
+        if place != MEMBER:
+            return self.sales.users(name, place == WAITING)
+        if (
+            self.boards.is_fresh()
+            and name.size == len(self.boards.name)
+            and memcmp(name.data, <const char *>self.boards.name, name.size) == 0
+        ):
+            return self.boards.ranking._names
+        return None
 
     cdef int frame(self, Cursor body) except -1:
         """Runs a request and puts its reply into `out`, or into `synced` where that asked to

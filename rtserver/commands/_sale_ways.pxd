@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 from rtserver.commands._journal cimport Journal
 from rtserver.state.sales._book cimport Book, Hold, Item
 from rtserver.state.sales._ledger cimport Ledger
+from rtserver.structs._names cimport NameTable
 from rtserver.structs._ranking cimport Ranking
 from rtserver.wire._msgpack cimport Buffer, Cursor, Text
 
@@ -28,6 +29,9 @@ cdef class SaleWays:
     cdef bytes name
     cdef Item item
     cdef bytes sku
+    cdef tuple items  # (item,), shared by the holds of one after another
+    cdef tuple amounts  # (units,)
+    cdef int64_t units
     cdef object room  # of the sale above; None where there is none, or it was not looked at yet
     cdef object terms  # of that room
     cdef bint asks_nothing  # of one who joins, by those terms
@@ -46,11 +50,12 @@ cdef class SaleWays:
     cdef _look_at_room(self, room)
     cdef bint _is_known(self, Ranking ranking, const Text *user) noexcept nogil
     cdef int64_t _place(self, const Text *user, bint started) except -1
+    cdef NameTable users(self, const Text *name, bint waiting)
     cdef bint _find(self, const Text *name) except -1
     cdef bint _find_number(self, int64_t number) except -1
     cdef bint _keep(self, sale) except -1
     cdef bint _find_item(self, const Text *sku) except -1
-    cdef int _take(self, str user, const Text *text, int64_t units, Buffer *out) except -1
+    cdef int _take(self, const Text *user, int64_t units, Buffer *out) except -1
     cdef int _sell(self, Hold hold, const Text *id, const Text *reference, Buffer *out) except -1
     cdef _know(self)
     cdef int _note(self, int step, Hold hold, const Text *reference) except -1

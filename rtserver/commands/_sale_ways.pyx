@@ -11,6 +11,7 @@ in at once, and whatever would be refused in another way.
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeASCII
 
 cdef extern from "Python.h":
@@ -21,7 +22,7 @@ from libc.string cimport memcmp
 
 from rtserver.commands._journal cimport Journal
 from rtserver.state.sales._book cimport Book, Buyer, Hold, Item
-from rtserver.structs._names cimport Cell
+from rtserver.structs._names cimport Cell, NameTable
 from rtserver.structs._ranking cimport Ranking
 from rtserver.wire._msgpack cimport (
     Buffer,
@@ -134,15 +135,17 @@ cdef class SaleWays:
             self.book.sold_out_refusals += 1
             self.refusal = self.item.refusal_packed
             return 1
-        return self._take(PyUnicode_DecodeASCII(user.data, user.size, NULL), &user, units, out)
+        return self._take(&user, units, out)
 
-    cdef int _take(self, str user, const Text *text, int64_t units, Buffer *out) except -1:
+    cdef int _take(self, const Text *user, int64_t units, Buffer *out) except -1:
         """Reserves what is free, unless a limit may say no."""
         cdef Book book = self.book
         cdef Item item = self.item
         cdef Hold hold
         cdef Buyer buyer
         cdef Buffer *record = &self.record
+        cdef uint64_t hashed = book.buyers.names.hash_of(user.data, user.size)
+        cdef PyObject *known = book.buyers.find(user.data, user.size, hashed)
         cdef int64_t taken = 0
         if (
             not item.quick
@@ -150,14 +153,23 @@ cdef class SaleWays:
             or (book.holds_max >= 0 and book.last_number >= book.holds_max)
         ):
             return 0
-        buyer = book.buyers.get(user)
-        if buyer is not None:
+        buyer = None
+        if known != NULL:
+            buyer = <Buyer>known
             taken = buyer.taken
             if len(buyer.held) >= _holds_max:
                 return 0
         if book.per_user and taken + units > book.per_user:
             return 0
-        hold = book.reserve(self.now, user, (item,), (units,), self.now + book.hold_ms, buyer)
+        if units != self.units:
+            self.amounts = (units,)
+            self.units = units
+        if buyer is None:
+            buyer = Buyer(PyUnicode_DecodeASCII(user.data, user.size, NULL))
+            book.buyers.add(user.data, user.size, hashed, buyer)
+        hold = book.reserve(
+            self.now, buyer.user, self.items, self.amounts, self.now + book.hold_ms, buyer
+        )
         self._note(_reserved, hold, NULL)
         armed = self.sale.armed
         if armed is None or hold.expires_at < <int64_t>armed[0]:
@@ -166,7 +178,7 @@ cdef class SaleWays:
         reserve(record, 2 * RESULT_BYTES)
         put_bytes(record, <const char *>_reserve_head, len(_reserve_head))
         put_text(record, <const char *>self.name, len(self.name))
-        put_text(record, text.data, text.size)
+        put_text(record, user.data, user.size)
         self._put_item(record, units)
         put_bytes(record, b"\xc0\xc0\xc0", 3)
         self._write()
@@ -222,6 +234,7 @@ cdef class SaleWays:
         cdef int64_t units = hold.amounts[0]
         if self.item is not <Item>hold.items[0]:
             self.item = hold.items[0]
+            self.items = (self.item,)
             self.sku = self.item.name.encode()
         words = None
         if reference.data != NULL:
@@ -342,6 +355,19 @@ cdef class SaleWays:
 
     # --- looking up ---
 
+    cdef NameTable users(self, const Text *name, bint waiting):
+        """Where the users of the sale that was looked up last are found, if this is its name: those
+        who wait, or those who buy."""
+        if (
+            self.sale is None
+            or name.size != len(self.name)
+            or memcmp(name.data, <const char *>self.name, name.size)
+        ):
+            return None
+        if not waiting:
+            return self.book.buyers.names
+        return None if self.room is None else self.line._names
+
     cdef bint _find(self, const Text *name) except -1:
         """The sale of a name; the one before is the same most times."""
         if (
@@ -388,6 +414,7 @@ cdef class SaleWays:
         self.item = self.book.items.get(PyUnicode_DecodeASCII(sku.data, sku.size, NULL))
         if self.item is None:
             return False
+        self.items = (self.item,)
         self.sku = PyBytes_FromStringAndSize(sku.data, sku.size)
         return True
 

@@ -26,7 +26,7 @@ from rtserver.commands.paging import fitting, name_bytes
 from rtserver.commands.table import Effect, Param, command
 from rtserver.commands.vector import Failed, Item, each
 from rtserver.config import ChannelKind, Role
-from rtserver.errors import CONFLICT, LIMIT_REACHED, RtError
+from rtserver.errors import CONFLICT, LIMIT_REACHED, NOT_FOUND, RtError
 from rtserver.limits import LIST_DEFAULT, PRESENCE_EVENTS_MAX, REPLY_BYTES_MAX
 from rtserver.session.messages import message_bytes, message_map
 from rtserver.state.channels import UNNUMBERED, Message
@@ -244,7 +244,7 @@ def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
     "channel.history",
     Effect.READ,
     params=[
-        _channel,
+        _watchable,
         Param("after", UINT, None),
         Param("before", UINT, None),
         Param("limit", LIMIT, LIST_DEFAULT),
@@ -257,16 +257,18 @@ def unsubscribe(_store: Store, ctx: Context, channel: str) -> dict[str, bool]:
     summary="Messages in ascending order: the first after an offset, or the last before one.",
 )
 def history(
-    store: Store, ctx: Context, name: str, after: int | None, before: int | None, limit: int
+    _store: Store, ctx: Context, name: str, after: int | None, before: int | None, limit: int
 ) -> dict[str, Any]:
-    channel = store.channels.get(name)
-    if channel is None:
+    stream = ctx.router.readable(name)
+    if stream is None:
+        if name[0] == "$":
+            raise RtError(NOT_FOUND, f"{name!r} is no list that somebody follows: subscribe to it")
         return {"messages": [], "epoch": None, "offset": 0, "next": None}
-    released = ctx.router.released(channel)
-    first = channel.history.first_offset
+    released = ctx.router.released(stream)
+    first = stream.history.first_offset
     end = released if before is None else min(released, before - 1)
     start = max(first - 1, end - limit if after is None else after)
-    found = channel.history.read(start, limit, end)
+    found = stream.history.read(start, limit, end)
     kept = _within(found, newest=after is None)
     following: int | None = None
     if kept and after is not None and kept[-1].offset < end:
@@ -275,7 +277,7 @@ def history(
         following = kept[0].offset
     return {
         "messages": [message_map(message) for message in kept],
-        "epoch": store.channels.epoch(channel),
+        "epoch": ctx.router.epoch(stream),
         "offset": released,
         "next": following,
     }

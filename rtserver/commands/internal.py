@@ -9,7 +9,7 @@ from typing import Any
 
 from rtserver.commands.context import Context
 from rtserver.commands.journal import SUM_METHOD
-from rtserver.commands.kinds import CHANNEL, DATA, NAME, UINT, VECTOR
+from rtserver.commands.kinds import CHANNEL, DATA, NAME, NAMES, UINT, VECTOR
 from rtserver.commands.table import Effect, Param, command
 from rtserver.state.store import Store
 
@@ -111,6 +111,19 @@ def note_seen(store: Store, ctx: Context, rows: list[Any], forget: int | None) -
         forget = store.last_seen.excess()
         ctx.log_as(rows, forget)
     store.last_seen.forget(forget)
+
+
+@command(
+    "sale.abandon",
+    Effect.WRITE,
+    params=[Param("name", NAME), Param("users", NAMES)],
+    returns="data",
+    key="name",
+    right="internal",
+    summary="Takes their places in a queue from users who have been gone for too long.",
+)
+def abandon_places(store: Store, ctx: Context, name: str, users: list[str]) -> None:
+    store.sales.find(name).abandon(ctx.now, users)
 
 
 @command(

@@ -54,6 +54,7 @@ from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.terms import ItemTerms, QueueTerms, SaleTerms
 from rtserver.state.store import Store
 
+_BALANCE_BYTES = 64  # of an item's balance beside its name
 _AUDIT_COST = 1_000  # of the first piece, which is all of it for a small sale
 
 
@@ -258,7 +259,7 @@ def list_sales(
 def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int) -> dict[str, Any]:
     sale = store.sales.find(name)
     names = sale.item_names(after, limit)
-    kept = fitting(names, name_bytes)
+    kept = fitting(names, lambda sku: name_bytes(sku) + _BALANCE_BYTES)
     more = len(names) == limit or len(kept) < len(names)
     return {
         **sale.summary(),
@@ -275,7 +276,6 @@ def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int
     params=[_name, _user, Param("challenge", TEXT, None)],
     returns=PLACE,
     key="name",
-    addressed=True,
     summary="A place in the queue, one a user; joining again tells where it is.",
 )
 def join(
@@ -290,12 +290,15 @@ def join(
         if sale.room is None or not sale.room.knows(who):
             if sale.asks_challenge:
                 ctx.need_challenge(name, who, challenge)
+            if sale.room is not None and sale.room.counts_addresses:
+                ctx.log_address()
             sale.join(ctx.now, who, tied=herself, address=ctx.address, by=ctx.caller_name)
         elif not (herself and sale.room.tie(who)):
             ctx.log_nothing()
     except RtError as error:
         sale.count_refusal(error)
         raise
+    ctx.note_seen(sale, who)
     return sale.place(ctx.now, who)
 
 
@@ -321,6 +324,7 @@ def leave(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, 
 def place(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, Any]:
     sale = store.sales.find(name)
     who = ctx.acting_for(user)
+    ctx.note_seen(sale, who)
     return {**sale.place(ctx.now, who), **views.possessions(sale, ctx.now, who)}
 
 
@@ -530,7 +534,7 @@ def orders(
     summary="Every step of the sale, from the first on; next is the after of the next page.",
 )
 def ledger(store: Store, _ctx: Context, name: str, after: int, limit: int) -> dict[str, Any]:
-    steps, following = store.sales.find(name).steps(after, limit)
+    steps, following = views.steps(store.sales.find(name), after, limit)
     return {"items": steps, "next": following}
 
 

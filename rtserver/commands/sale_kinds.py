@@ -5,9 +5,11 @@ What they give is what the log keeps: plain rows in the order of state/sales/ter
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from rtserver.commands.kinds import NAME, Kind
+from rtserver.errors import shown
 from rtserver.limits import (
     BASKET_MAX,
     BEST_SEATS_MAX,
@@ -19,13 +21,17 @@ from rtserver.limits import (
 
 __all__ = ["AMOUNTS", "BASKET", "BEST", "DURATION", "ITEMS", "POINT", "QUEUE", "REFERENCE"]
 
+T = TypeVar("T")
+
 _UNITS_MAX = 1_000_000  # of one item in one basket
 _RATE_MAX = 1_000_000
 
 
 def _whole(what: str, value: Any, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"expected {what} to be an integer from {least} to {most}")
+        raise ValueError(
+            f"expected {what} to be an integer from {least} to {most}, not {shown(value)}"
+        )
     return value
 
 
@@ -42,8 +48,16 @@ def _named(value: Any, most: int) -> dict[str, Any]:
     if type(value) is not dict or not 1 <= len(value) <= most:
         raise ValueError(f"expected a map of 1 to {most} item names")
     for name in value:
-        NAME.check(name)
+        _of_item(name, NAME.check, name)
     return value
+
+
+def _of_item(name: Any, check: Callable[[Any], T], value: Any) -> T:
+    """What a check gives; where it refuses, the item is named."""
+    try:
+        return check(value)
+    except ValueError as error:
+        raise ValueError(f"{error} (item {shown(name)})") from None
 
 
 # --- items ---
@@ -57,9 +71,9 @@ def _declared(least: int) -> Any:
     def item(value: Any) -> list[Any]:
         if type(value) is int:
             return [_whole("the stock", value, least, STOCK_MAX), 0, None, None, None]
+        fields = _known("an item", value, _ITEM_FIELDS)
         stock, per_user, zone, row, seat = (
-            _known("an item", value, _ITEM_FIELDS).get(name, default)
-            for name, default in _ITEM_FIELDS.items()
+            fields.get(name, default) for name, default in _ITEM_FIELDS.items()
         )
         stock = _whole("stock", stock, least, STOCK_MAX)
         _whole("per_user", per_user, 0, STOCK_MAX)
@@ -73,16 +87,21 @@ def _declared(least: int) -> Any:
         return [stock, per_user, zone, row, seat]
 
     def check(value: Any) -> dict[str, list[Any]]:
-        return {name: item(one) for name, one in _named(value, VECTOR_MAX).items()}
+        items = _named(value, VECTOR_MAX).items()
+        return {name: _of_item(name, item, one) for name, one in items}
 
     return check
 
 
 def _basket(value: Any) -> dict[str, int]:
     basket = _named(value, BASKET_MAX)
-    for amount in basket.values():
-        _whole("each amount", amount, 1, _UNITS_MAX)
+    for name, amount in basket.items():
+        _of_item(name, _amount, amount)
     return basket
+
+
+def _amount(value: Any) -> int:
+    return _whole("the amount", value, 1, _UNITS_MAX)
 
 
 def _best(value: Any) -> list[Any]:
@@ -129,7 +148,9 @@ def _reference(value: Any) -> str:
 
 def _at_least(least: int) -> Any:
     def check(value: Any) -> int:
-        return _whole("it", value, least, TIME_MAX)
+        if type(value) is not int or not least <= value <= TIME_MAX:
+            raise ValueError(f"expected an integer from {least} to {TIME_MAX}")
+        return value
 
     return check
 

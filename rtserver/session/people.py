@@ -79,6 +79,10 @@ class People:
     def get(self, user: str) -> Person | None:
         return self._people.get(user)
 
+    def is_connected(self, user: str) -> bool:
+        person = self._people.get(user)
+        return person is not None and person.devices > 0
+
     def state(self, user: str) -> dict[str, Any]:
         """{user, status, note, devices, idle, last_seen}; last_seen is nil while she is here."""
         person = self._people.get(user)

@@ -5,7 +5,8 @@ commands that ask. It remembers on each connection as whom it was counted, so th
 becomes known later, or another one, is moved with all her subscriptions. All of it is volatile:
 after a restart it is empty, those who come back are listed and counted at once, and nobody is told
 of joins for one grace period; then all of them at once, folded. The turn calls `expire` at its
-start and `flush` after its block. Watched things (`$...`) and HTTP calls are no place to be.
+start and `flush` after its block. Watched things (`$...`) and HTTP calls are no place to be. What
+hangs on somebody being here, such as a place in a queue, is told of who leaves (`grace`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from rtserver.errors import CONFLICT, INVALID_PARAMS, RtError
 from rtserver.limits import Limits
 from rtserver.session.audience import Room, Teller
 from rtserver.session.connection import Connection, Subscription
+from rtserver.session.grace import Grace
 from rtserver.session.people import OFFLINE, People, Person
 from rtserver.session.rooms import Rooms
 from rtserver.state.presence import LastSeen
+from rtserver.state.sales.sales import Sales
 
 __all__ = ["IDLE", "Presence"]
 
@@ -30,11 +33,12 @@ _WATCHED = "$"
 class Presence:
     """Everybody who is here. `now` is the time of the turn."""
 
-    __slots__ = ("_limits", "_rooms", "_teller", "_told_versions", "now", "people")
+    __slots__ = ("_limits", "_rooms", "_teller", "_told_versions", "grace", "now", "people")
 
     def __init__(
         self,
         last_seen: LastSeen,
+        sales: Sales,
         limits: Limits,
         names_max: Callable[[str], int],
         *,
@@ -45,6 +49,9 @@ class Presence:
         quiet_until = 0 if restarted_ms is None else restarted_ms + limits.presence_grace_ms
         self.now = restarted_ms or 0
         self.people = People(last_seen, limits)
+        self.grace = Grace(sales, self.people, limits)
+        if restarted_ms is not None:
+            self.grace.restarted(restarted_ms)
         self._limits = limits
         self._rooms = Rooms(limits)
         self._teller = Teller(limits, names_max, self._rooms.is_here, quiet_until)
@@ -70,6 +77,8 @@ class Presence:
             self.people.came(user)
         if before is not None:
             self.people.gone(before, idle=connection.idle, now=self.now)
+            if not self.people.is_connected(before):
+                self.grace.left(before, self.now)
         connection.idle = False
         for channel in connection.subscriptions:
             if not channel.startswith(_WATCHED):

@@ -207,6 +207,11 @@ class Router:
         first_held = self._held.first_offset(stream.name)
         return stream.history.top if first_held is None else first_held - 1
 
+    def readable(self, name: str) -> Stream | None:
+        """A channel that keeps messages, or a list of the state that somebody follows."""
+        stream = self._stream(name)
+        return None if isinstance(stream, OpenTail) and stream.is_over else stream
+
     def _stream(self, name: str) -> Stream | None:
         channel = self._channels.get(name)
         if channel is not None:
@@ -398,7 +403,7 @@ class Router:
         released = self.released(stream)
         # Whoever knows an offset of a tail was shown it, though it may have been opened since.
         known = stream.history.top if isinstance(stream, OpenTail) else released
-        epoch = self._epoch(stream)
+        epoch = self.epoch(stream)
         position, recovered = start_of(since, epoch, stream, known)
         messages, position = self._pages.read(stream, position, released, bytes_max)
         subscription = self._enter(connection, stream.name, position, presence)
@@ -420,7 +425,7 @@ class Router:
             reply["presence"] = {"count": self.presence.count(subscription.channel)}
         return reply
 
-    def _epoch(self, stream: Stream) -> str:
+    def epoch(self, stream: Stream) -> str:
         return stream.epoch if isinstance(stream, OpenTail) else self._channels.epoch(stream)
 
     def watch(
@@ -489,7 +494,7 @@ class Router:
                 position = subscription.position
                 if subscription.live and connection.stamp is None:
                     position = max(position, self._sent(stream))
-                found[name] = (self._epoch(stream), position)
+                found[name] = (self.epoch(stream), position)
         return found
 
     def _sent(self, stream: Stream) -> int:

@@ -12,8 +12,8 @@ Shards are not merged when the map shrinks: one that becomes empty gives its tab
 that is sparse does so as the dict it is, when it next has to resize.
 The order of `items()` depends on `hash()` and means nothing.
 
-`new_map` gives the compiled twin (structs/_sharded_map.pyx) where there is one: for maps that a
-command asks several times.
+`new_map` gives the compiled twin (structs/_sharded_map.pyx) where there is one, for maps of names
+of at most 255 bytes that a command asks several times; it has no shards to read past the methods.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 from rtserver.compiled import twin
 from rtserver.structs import expect
 
-__all__ = ["SHARD_MAX", "ShardedMap", "check", "new_map"]
+__all__ = ["SHARD_MAX", "ShardedMap", "new_map"]
 
 V = TypeVar("V")
 D = TypeVar("D")
@@ -116,7 +116,23 @@ class ShardedMap(Generic[V]):
 
     def check(self) -> None:
         """Raises `StructureBroken` unless each name is in its shard and all counts hold. O(n)."""
-        check(self.shards, self.mask, self._next, self._size, self._shard_max, self._split_above)
+        slots = len(self.shards)
+        half = slots // 2
+        expect(slots == self.mask + 1, "directory and mask differ")
+        expect(slots & (slots - 1) == 0, "the directory is not a power of two")
+        expect(0 <= self._next <= half, "the next slot to split is not in the lower half")
+        size = 0
+        for slot, shard in enumerate(self.shards[: self._distinct()]):
+            split = half and not self._next <= slot < half
+            if half and not split:
+                expect(self.shards[slot + half] is shard, "a shard that is not split is not shared")
+            size += len(shard)
+            for name in shard:
+                low = hash(name) & (self.mask if split else self.mask >> 1)
+                expect(low == slot, f"{name!r} is in a wrong shard")
+        expect(size == self._size, "size is not the sum of the shards")
+        owned = self._distinct() * (self._shard_max // 2)
+        expect(self._split_above >= max(self._shard_max, owned), "a split comes too early")
 
     def _split(self) -> None:
         """Divides the next shard by the highest bit of the mask."""
@@ -132,35 +148,6 @@ class ShardedMap(Generic[V]):
         self.shards[slot], self.shards[slot + bit] = halves
         self._next += 1
         self._split_above = max(self._shard_max, self._distinct() * (self._shard_max // 2))
-
-
-def check(
-    shards: list[dict[str, Any]],
-    mask: int,
-    following: int,
-    size: int,
-    shard_max: int,
-    split_above: int,
-) -> None:
-    """The invariants of a map of either form; `following` is the slot that is split next."""
-    slots = len(shards)
-    half = slots // 2
-    distinct = max(1, half + following)
-    expect(slots == mask + 1, "directory and mask differ")
-    expect(slots & (slots - 1) == 0, "the directory is not a power of two")
-    expect(0 <= following <= half, "the next slot to split is not in the lower half")
-    found = 0
-    for slot, shard in enumerate(shards[:distinct]):
-        split = half and not following <= slot < half
-        if half and not split:
-            expect(shards[slot + half] is shard, "a shard that is not split is not shared")
-        found += len(shard)
-        for name in shard:
-            low = hash(name) & (mask if split else mask >> 1)
-            expect(low == slot, f"{name!r} is in a wrong shard")
-    expect(found == size, "size is not the sum of the shards")
-    owned = distinct * (shard_max // 2)
-    expect(split_above >= max(shard_max, owned), "a split comes too early")
 
 
 _twin = twin(__name__)

@@ -20,12 +20,13 @@ SLACK = 1_024  # of a reply beside its list
 
 
 def pages(shop, method, what, **named):
-    """All that a list holds, page by page; each page keeps to the bound of a reply."""
+    """All that a list holds, page by page; each page keeps to the bound of a reply, unless it is
+    of one row."""
     found, after = [], None
     while True:
         page = shop.ask(method, after=after, **named)
-        assert len(pack(page)) <= REPLY_BYTES_MAX + SLACK
         rows = page[what]
+        assert len(pack(page)) <= REPLY_BYTES_MAX + SLACK or len(rows) == 1
         assert len(rows) <= named["limit"]
         found += rows.items() if isinstance(rows, dict) else rows
         if page["next"] is None:
@@ -56,7 +57,8 @@ def test_a_hall_of_80_000_seats_is_loaded_in_pages():
         shop.ask("sale.restock", name="s", items=seats(first, 1_000))
     total = shop.say("status")["total"]
     assert total == {"stock": 80_000, "free": 80_000, "held": 0, "sold": 0}
-    assert shop.attempt("reserve items=seat:00000:1")[1].name == "not_open"
+    with pytest.raises(Refused, match="not_open"):
+        shop.say("reserve items=seat:00000:1")
     shop.say("open")
     for zone in range(4):
         found = shop.say(f"best_available zone=zone{zone} count=3")
@@ -75,7 +77,12 @@ def test_a_hall_of_80_000_seats_is_loaded_in_pages():
         sum(len(row["items"]) for row in steps if row["step"] in ("created", "restocked")) == 80_000
     )
     assert shop.say("audit")["ok"]
-    shop.world.assert_same()
+    shop.world.store.check()
+    restored = shop.world.restored()
+    assert restored.totals() == shop.world.store.totals()
+    hall, again = shop.world.store.sales.find("s").hall, restored.sales.find("s").hall
+    for zone in range(4):
+        assert again.best(f"zone{zone}", 5) == hall.best(f"zone{zone}", 5)
 
 
 # --- pages ---
@@ -103,7 +110,7 @@ def test_orders_are_paged_with_and_without_filters():
     assert shop.ask("sale.orders", name="s", user="nobody") == {"orders": [], "next": None}
     for after in (1_205, 1_206, 10**6, INT64_MAX):
         assert shop.ask("sale.orders", name="s", after=after) == {"orders": [], "next": None}
-        steps = shop.ask("sale.ledger", name="s", after=10_000 + after)
+        steps = shop.ask("sale.ledger", name="s", after=max(after, 10_000))
         assert steps == {"items": [], "next": None}
     place = shop.say("place user=u0")
     assert [row["order"] for row in place["orders"]] == sold[::-3][:100] or len(
@@ -150,15 +157,6 @@ def test_replies_end_at_a_bound_of_bytes():
     assert place["holds"]
     assert place["holds"][0]["hold"] == shop.say(f"place user={user}")["holds"][0]["hold"]
     shop.settle()
-
-
-def test_the_first_step_of_a_large_sale_costs_no_more_than_others():
-    """What one row of the ledger costs to read does not hang on how large its neighbours are."""
-    shop = Shop(items=seats(0, 1_000), opens_in=HOUR_MS)
-    for first in range(1_000, 20_000, 1_000):
-        shop.ask("sale.restock", name="s", items=seats(first, 1_000))
-    ledger = shop.world.store.sales.find("s").ledger
-    assert max(len(chunk) for chunk in ledger._chunks) <= 128 * 1024
 
 
 # --- amounts ---
@@ -235,15 +233,18 @@ def best(shop, count, zone="z"):
 def test_best_available_leaves_no_seat_alone():
     shop = Shop(items={**hall(("a", "XXX"), ("b", "XXXX.XX")), "plain": 5}, per_user=0)
     assert best(shop, 1) == "a1"
-    assert best(shop, 2) == "b6+b7"  # a would keep one that nobody wants; b has a run of just two
+    assert best(shop, 2) == "b6+b7"  # in a there would be one left that nobody wants
     assert best(shop, 3) == "a1+a2+a3"
     assert best(shop, 4) == "b1+b2+b3+b4"
     assert shop.attempt("best_available zone=z count=5")[1].name == "sold_out"
     assert shop.attempt("best_available zone=nowhere count=1")[1].name == "not_found"
-    shop.ask("sale.reserve", name="s", user="ann", best={"zone": "z", "count": 2})
+    pair = {"zone": "z", "count": 2}
+    assert shop.ask("sale.reserve", name="s", user="ann", best=pair)["items"] == {"b6": 1, "b7": 1}
     assert best(shop, 2) == "b1+b2"
-    shop.say("reserve items=b1:1+plain:1")
-    assert best(shop, 2) in ("a1+a2", "a2+a3")  # where it cannot be helped
+    shop.say("reserve items=b2:1+plain:1")
+    assert best(shop, 2) == "b3+b4"
+    shop.say("reserve items=b4:1")
+    assert best(shop, 2) == "a1+a2"  # where it cannot be helped
     shop.say("wait 60000")
     assert best(shop, 2) == "b6+b7"
     shop.settle()

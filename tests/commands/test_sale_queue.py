@@ -170,6 +170,27 @@ def test_nobody_comes_in_while_nothing_is_free_and_the_next_one_at_once_when_som
     shop.settle()
 
 
+def test_a_unit_that_comes_back_goes_to_the_next_in_line_and_not_to_a_crowd():
+    shop = Shop(queue=queue(), items={"a": 2}, per_user=2)
+    join(shop, "u00")
+    reserve(shop, "u00", "a:2")
+    join(shop, "u01", "u02", "u03")
+    shop.say("wait 10000")
+    shop.say("confirm items=a:1")
+    shop.say("wait 10000")
+    assert states(shop, "u01", "u02", "u03") == ["admitted", "waiting", "waiting"]
+    shop.say("leave user=u01")
+    assert states(shop, "u02", "u03") == ["admitted", "waiting"]
+    reserve(shop, "u02")
+    shop.say("wait 10000")
+    assert states(shop, "u03") == ["waiting"]
+    shop.say("cancel")
+    assert states(shop, "u02", "u03") == ["admitted", "waiting"], "it is hers while her pass lasts"
+    shop.say("restock items=a:1")
+    assert states(shop, "u03") == ["admitted"]
+    shop.settle()
+
+
 def test_an_expired_hold_ends_the_visit_and_its_units_go_to_the_next():
     shop = Shop(queue=queue(active_max=1), items={"a": 1})
     join(shop, "u00", "u01")

@@ -75,7 +75,7 @@ def test_the_printed_proof_of_a_queue(server, printed):
     client = names["Client"](port=server.address[1])
     queue = {"rate_per_s": 1_000, "active_max": 1_000}
     created = client.call(
-        "sale.create", "proof", {"floor": 1}, 1, 60_000, 4_000_000_000_000, None, queue
+        "sale.create", "proof", {"floor": 100}, 1, 60_000, 4_000_000_000_000, None, queue
     )
     for number in range(40):
         client.call("sale.join", "proof", f"early-{number}", ack="logged")

@@ -179,6 +179,10 @@ def log_never(sold):
     sold.books.log.confirms.popitem()
 
 
+def log_another_sum(sold):
+    sold.books.log.audited["sold"] += 1
+
+
 @pytest.mark.parametrize(
     ("forge", "finder"),
     [
@@ -207,6 +211,7 @@ def log_never(sold):
         (fail_the_audit, "audit"),
         (log_twice, "log"),
         (log_never, "log"),
+        (log_another_sum, "log_audit"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

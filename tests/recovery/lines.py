@@ -64,9 +64,12 @@ class Operation:
 class _Line:
     """`proof`: a token or the secret of a back end."""
 
+    watches = False  # whether it can be told of changes
+
     def __init__(self, address, proof):
         self.address = address
         self.proof = proof
+        self.pushes = []  # [method, params]
         self._reader = self._writer = None
 
     async def open(self):
@@ -85,7 +88,7 @@ class _Line:
         if self._writer is not None:
             self._writer.transport.abort()
 
-    async def run(self, operations, *, cut=False):
+    async def run(self, operations, *, cut=False, timeout_s=ANSWER_TIMEOUT_S):
         """Settles all of them. `cut`: goes away without having heard. Raises Cut."""
         for one in operations:
             one.sent += 1
@@ -96,14 +99,20 @@ class _Line:
                 await asyncio.sleep(0)
                 self.abort()
                 raise Cut
-            await asyncio.wait_for(self.answers(operations), ANSWER_TIMEOUT_S)
+            await asyncio.wait_for(self.answers(operations), timeout_s)
 
-    async def call(self, method, **params):
+    async def call(self, method, *, timeout_s=ANSWER_TIMEOUT_S, **params):
         """One read, or one write by staff; an error is one of the test."""
         one = Operation(method, params)
-        await self.run([one])
+        await self.run([one], timeout_s=timeout_s)
         assert one.state == OK, one
         return one.told
+
+    def pushed(self):
+        """Messages that came since the last call, as (channel, offset, data)."""
+        found = [(one["channel"], one["offset"], one["data"]) for _, one in self.pushes]
+        self.pushes.clear()
+        return found
 
 
 @contextlib.contextmanager
@@ -113,12 +122,14 @@ def _cuts():
         yield
     except (OSError, EOFError) as error:
         if isinstance(error, TimeoutError):
-            raise AssertionError(f"no answer within {ANSWER_TIMEOUT_S} s") from None
+            raise AssertionError("no answer in time") from None
         raise Cut from None
 
 
 class RtLine(_Line):
     """Binary frames over TCP."""
+
+    watches = True
 
     async def begin(self):
         self._last_id = 0
@@ -142,9 +153,14 @@ class RtLine(_Line):
 
     async def answers(self, _operations):
         while self._open:
-            for body in await self.read():
-                if body[0] == 1:
-                    self._open.pop(body[1]).settle(body[2], body[3])
+            self.take(await self.read())
+
+    def take(self, bodies):
+        for body in bodies:
+            if body[0] == 1:
+                self._open.pop(body[1]).settle(body[2], body[3])
+            else:
+                self.pushes.append(body[1:])
 
     async def read(self):
         (length,) = struct.unpack(">I", await self._reader.readexactly(4))

@@ -26,6 +26,7 @@ from tests.process import ServerProcess
 from tests.recovery.lines import OK, OPEN, RtLine
 from tests.recovery.sale_buyers import Buyer, Sale
 from tests.recovery.sale_parties import (
+    HOUR_MS,
     OPS,
     SECRET,
     SERVICE_SECRET,
@@ -34,6 +35,7 @@ from tests.recovery.sale_parties import (
     Shopper,
     Staff,
     Till,
+    Watcher,
 )
 from tests.recovery.sale_records import Record
 
@@ -82,7 +84,7 @@ class Trial:
         self.parties = [
             *(Till(self, f"till{n}") for n in range(4)),
             *(Shopper(self, f"shopper{n}") for n in range(10)),
-            *(party(self, party.__name__) for party in (Clock, Staff, Racer)),
+            *(party(self, party.__name__) for party in (Clock, Staff, Racer, Watcher)),
         ]
         self.configure()
 
@@ -136,7 +138,7 @@ class Trial:
         self.tasks = [asyncio.create_task(party.run()) for party in self.parties]
         try:
             while self.kills < kills and time.monotonic() < until:
-                await self.live(self.chance.uniform(0.3, 1.5))
+                await self.live(self.chance.uniform(0.3, 1.2))
                 self.server.kill()
                 self.kills += 1
                 await self.park()
@@ -170,13 +172,13 @@ class Trial:
         self.up.clear()
 
     async def park(self):
-        """Until all parties know that they are to wait."""
+        """Until all parties know that they are to wait; what one of them found is raised."""
         while self.busy:
             self.idle.clear()
-            for task in self.tasks:
-                if task.done():
-                    task.result()
             await asyncio.wait_for(self.idle.wait(), 60)
+        for task in self.tasks:
+            if task.done():
+                task.result()
 
     async def finish(self):
         """A last life, in which what is open is answered; then an orderly end, after which the
@@ -221,6 +223,7 @@ class Trial:
         self.ended.append(sale)
         self.totals["buyers"] += len(sale.buyers)
         self.totals["steps"] += sale.proof.seq
+        self.totals["pushed"] += len(sale.pushed)
         self.totals["holds"] += len(sale.proof.holds)
         self.totals["orders"] += len(sale.proof.orders)
 
@@ -228,6 +231,10 @@ class Trial:
 
     async def verify(self):
         async with self.staff() as line:
+            if self.chance.random() < 0.4:  # what is killed next comes back from there
+                await line.call("server.snapshot", timeout_s=120)
+            if self.manual and self.chance.random() < 0.5:  # older than any key without an owner
+                await line.call("server.advance", ms=2 * HOUR_MS)
             for sale in list(self.sales):
                 await self.prove(line, sale)
                 if sale.is_over() or self.chance.random() < 0.1:
@@ -242,6 +249,8 @@ class Trial:
         if sale.queue:
             found = len(proof.queue.waiting), len(proof.queue.visits)
             assert (status["waiting"], status["active"]) == found
+        for place, step in enumerate(sale.pushed):
+            assert step in (None, proof.steps[place]), "what was pushed is not what happened"
         audit = await line.call("sale.audit", name=sale.name)
         assert audit["ok"], audit
         await self.prove_orders(line, sale)
@@ -307,7 +316,8 @@ async def trial(tmp_path, pytestconfig, capsys, *, kills, seconds, manual=True):
     with capsys.disabled():
         sums = [dict(one.totals), "races", dict(one.races)]
         sys.stdout.write(f"\nseed {seed}, {one.rounds} rounds, {one.kills} kills, {sums}\n")
-    assert one.totals["orders"] > 20 * one.rounds, "too little load to mean anything"
+    for what in ("orders", "pushed"):
+        assert one.totals[what] > 20 * one.rounds, "too little load to mean anything"
 
 
 async def test_what_buyers_were_told_survives_kills(tmp_path, pytestconfig, capsys):

@@ -266,8 +266,21 @@ def test_another_list_of_the_name_is_another_life(world, lists):
     assert [frame[1] for frame in world.peer.take()] == ["unsubscribed"]
 
 
-def test_history_says_where_to_ask(world):
-    with pytest.raises(Refused, match="reserved"):
+def test_history_reads_what_readers_may_see_while_somebody_follows(world, lists):
+    lists.all["a"][1].extend("abcde")
+    with pytest.raises(Refused, match="subscribe to it"):
+        world.call("channel.history", NAME)
+    world.call("channel.subscribe", NAME)
+    add(world, lists, "f", synced=True)
+    page = world.call("channel.history", NAME, 1, None, 2)
+    assert [(one["offset"], one["data"]) for one in page["messages"]] == [(2, "b"), (3, "c")]
+    assert (page["epoch"], page["offset"], page["next"]) == ("era.7", 5, 3)
+    newest = world.call("channel.history", NAME)
+    assert [one["data"] for one in newest["messages"]] == list("abcde")
+    with pytest.raises(Refused, match="subscribe to it"):
+        world.call("channel.history", "$counter:x")
+    lists.all["a"] = (8, ["another life"])
+    with pytest.raises(Refused, match="subscribe to it"):
         world.call("channel.history", NAME)
 
 

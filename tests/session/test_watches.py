@@ -272,7 +272,7 @@ TestWatching = Watching.TestCase
 
 
 class Doors:
-    """A kind of watch whose subjects say by their names how long they rest: `$door:<ms>:<number>`."""
+    """A kind of watch that rests as long as its names say: `$door:<ms>:<number>`."""
 
     def __init__(self):
         self.values = {}

@@ -178,6 +178,7 @@ class Rig:
         self.metrics = Metrics()
         self.presence = Presence(
             self.store.last_seen,
+            self.store.sales,
             self.limits,
             lambda channel: self.store.settings.channel_rules(channel).presence_events_max,
         )

@@ -224,7 +224,7 @@ async def test_a_confirm_is_answered_when_it_is_synced(rig, shop):
     await rig.settle()
     assert shop.heard() == {}
     assert rig.log.sync_requests
-    assert rig.store.sales.of_id(hold).book.sold == 1
+    assert rig.store.sales.find("s").book.sold == 1
     rig.sync()
     await rig.settle()
     (told,) = shop.heard().values()

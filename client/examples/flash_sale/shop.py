@@ -35,7 +35,6 @@ visitor may not do, and answers a second click as the first. What a real shop do
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -44,9 +43,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
-from rtserver.demo.process import serving
 
 import rtclient
+from rtserver.demo.process import serving
 
 SALE: Final = "starlight"
 PAGES: Final = Path(__file__).with_name("pages")
@@ -138,8 +137,7 @@ async def run(url: str | None, listen: str, terms: Terms) -> None:
 @click.option("--active", default=2, show_default=True, help="Visitors inside at once.")
 def main(url: str | None, listen: str, **terms: Any) -> None:
     """A small shop on rtserver: open the printed URL in several windows."""
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(run(url, listen, Terms(**terms)))
+    asyncio.run(run(url, listen, Terms(**terms)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a sale says of itself when it is over, and what the log of its server holds.
 
 Owns nothing. The ledger comes twice: as it was pushed while the sale ran, and as it is read now.
-The log is read record by record, without any of the code that replays it.
+The log is read twice: record by record, without any of the code that replays it, and by the audit
+that `rtserver log audit-sales` makes of it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import rtclient
 from rtclient.results import Audit, Balance, Order, SaleStatus, Step
 from rtserver.commands.journal import META_USER
+from rtserver.log_audit import audit_sales
 from rtserver.persist import inspect
 from rtserver.persist.files import Files
 
@@ -24,10 +26,11 @@ _PAGE: Final = 1_000
 
 class LogRecords(NamedTuple):
     """What the log holds of purchases: (hold, user, reference) of confirms, (order, reference) of
-    refunds; and where it cannot be read."""
+    refunds; what its audit says of the sale; and what is wrong with either."""
 
     confirms: Counter[tuple[str, str, str]]
     refunds: Counter[tuple[str, str]]
+    audited: dict[str, Any]
     problems: list[str]
 
 
@@ -60,7 +63,7 @@ async def read_books(rt: rtclient.Client, sale: str, pushed: list[Step]) -> Book
         await _steps(rt, sale),
         pushed,
         await rt.sale.audit(sale),
-        LogRecords(Counter(), Counter(), ["it was not read"]),
+        LogRecords(Counter(), Counter(), {}, ["it was not read"]),
     )
 
 
@@ -84,9 +87,11 @@ async def _steps(rt: rtclient.Client, sale: str) -> list[Step]:
     return found
 
 
-def read_log(directory: Path) -> LogRecords:
-    """Of a data directory on which no server runs."""
-    found = LogRecords(Counter(), Counter(), [])
+def read_log(directory: Path, sale: str) -> LogRecords:
+    """Of a data directory on which no server runs, and in which there was one sale."""
+    report = audit_sales(directory, Files(), sale)
+    audited: dict[str, Any] = next(iter(report["sales"]), {})
+    found = LogRecords(Counter(), Counter(), audited, list(report["problems"]))
     for row in inspect.dump(directory, Files()):
         if "problem" in row:
             found.problems.append(f"{row['file']} at {row['offset']}: {row['problem']}")

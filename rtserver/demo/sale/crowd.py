@@ -8,6 +8,7 @@ place instead, and some of those connections break.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -109,7 +110,8 @@ class Crowd:
 
     async def _arrive(self, plan: Plan) -> None:
         if plan.kind is Kind.OWN:
-            await self._own(plan)
+            with contextlib.suppress(*EXPECTED):
+                await self._own(plan)
             return
         clients = [self._shop[(self.came + turn) % len(self._shop)] for turn in (0, 1)]
         await self._queue(Buyer(plan, Till(self._sale, self._diary, plan, clients)))

@@ -264,6 +264,23 @@ def _log(diary: Diary, books: Books) -> Iterator[str | None]:
     yield from _each_same("refunds of", refunds, books.log.refunds)
 
 
+def _log_audit(diary: Diary, books: Books) -> Iterator[str | None]:
+    """What replaying the log gives is what the sale said of itself."""
+    del diary
+    total = books.status.total
+    said = {
+        "ok": True,
+        "steps": len(books.steps),
+        "orders": len(books.orders),
+        "stock": total.stock,
+        "free": total.free,
+        "held": total.held,
+        "sold": total.sold,
+    }
+    for name, value in said.items():
+        yield _same(f"{name} by the log", books.log.audited.get(name), value)
+
+
 CHECKS: Final[dict[str, tuple[str, Check]]] = {
     "orders": ("every order that a buyer was told of is there, and no other", _orders),
     "holds": ("every hold has the seats and the end that its buyer knows, and no other", _holds),
@@ -275,6 +292,7 @@ CHECKS: Final[dict[str, tuple[str, Check]]] = {
     "ledger": ("the ledger that was pushed is the one that is read", _ledger),
     "audit": ("sale.audit agrees", _audit),
     "log": ("the log has one record for each purchase and refund, and no other", _log),
+    "log_audit": ("rtserver log audit-sales derives the same from the log", _log_audit),
 }
 
 

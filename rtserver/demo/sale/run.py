@@ -8,6 +8,7 @@ no file behind.
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import random
 import tempfile
@@ -40,6 +41,7 @@ _BOTS: Final = 6
 _BOTS_ADDRESS: Final = "198.51.100.7"
 _SLACK_S: Final = 20.0  # beyond the end of the last hold, on a machine that has other things to do
 _LOOK_S: Final = 0.05
+_GC_THRESHOLD: Final = (100_000, 50, 1_000)  # a collection walks all buyers, while answers wait
 
 
 class Sold(NamedTuple):
@@ -54,12 +56,13 @@ async def run_sale_demo(
     buyers: int, seats: int, seed: int | None, seconds: float, data: Path | None
 ) -> int:
     """Sells, prints and checks; returns the exit code."""
+    if data is not None and data.exists() and any(data.iterdir()):
+        raise click.UsageError(f"--data is {data}, which is not empty")
     seed = random.randrange(10**6) if seed is None else seed
     click.echo(
         f"{buyers:,} buyers for {seats:,} seats; --seed {seed} sends the same ones", err=True
     )
-    if data is not None and data.exists() and any(data.iterdir()):
-        raise click.UsageError(f"--data is {data}, which is not empty")
+    gc.set_threshold(*_GC_THRESHOLD)
     try:
         sold = await sell(buyers, seats, seed, seconds, data)
     except (ExceptionGroup, rtclient.Error, TimeoutError) as error:
@@ -87,7 +90,7 @@ async def sell(
         config = access.configure(Path(made), directory)
         async with serving("--config", str(config), err=True) as url:
             sold = await _sell(url, access, buyers, seats, seed, seconds)
-        sold.books.log = read_log(directory)
+        sold.books.log = read_log(directory, SALE)
     return sold
 
 
@@ -179,10 +182,13 @@ async def _close(rt: rtclient.Client, crowd: Crowd, times: Times) -> float:
     status = await rt.sale.status(SALE, limit=1)
     await crowd.tell()
     assert status.opens_at is not None, "it was created so"
-    async with asyncio.timeout(3 * times.hold + _SLACK_S):
-        await crowd.done()
-        while (await rt.sale.status(SALE, limit=1)).total.held:
-            await asyncio.sleep(_LOOK_S)
+    try:
+        async with asyncio.timeout(3 * times.hold + _SLACK_S):
+            await crowd.done()
+            while (await rt.sale.status(SALE, limit=1)).total.held:
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        raise TimeoutError("visits or holds have not ended, long after their time") from None
     return ended - status.opens_at / 1_000
 
 

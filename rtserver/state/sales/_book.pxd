@@ -74,6 +74,7 @@ cdef class Book:
     cdef object _names
     cdef object _due
     cdef list _late
+    cdef int64_t _latest_due
     cdef str _prefix
     cdef bytes _secret
     cdef int64_t _tag_block
@@ -121,6 +122,5 @@ cdef class Book:
     cpdef sell(self, Hold hold, int64_t now, object reference)
     cpdef _order(self, Buyer buyer, Hold hold, int64_t now, object reference)
     cpdef note_order(self, Buyer buyer, int64_t number)
-    @cython.locals(last=Hold)
     cpdef expect_expiry(self, Hold hold)
     cpdef _await_moved(self, Hold hold)

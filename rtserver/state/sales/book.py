@@ -117,26 +117,18 @@ class Hold:
         "user",
     )
 
-    def __init__(
-        self,
-        number: int,
-        tag: int,
-        user: str,
-        items: tuple[Item, ...],
-        amounts: tuple[int, ...],
-        reserved_at: int,
-        expires_at: int,
-    ) -> None:
-        self.number = number
-        self.tag = tag
-        self.user = user
+    def __init__(self) -> None:
+        """Fields one by one are cheaper in compiled form than arguments: `Book.new_hold`."""
+        self.number = 0
+        self.tag = 0
+        self.user = ""
         self.buyer: Buyer = _NOBODY  # known while it is held, and once it is sold
-        self.items = items
-        self.amounts = amounts
+        self.items: tuple[Item, ...] = ()
+        self.amounts: tuple[int, ...] = ()
         self.state = HELD
         self.moved = False  # its deadline is another than at first
-        self.reserved_at = reserved_at
-        self.expires_at = expires_at
+        self.reserved_at = 0
+        self.expires_at = 0
         self.ended_at = 0
         self.reference: str | None = None
         # [[{item: units}, reference, at, restocked]] of an order
@@ -186,6 +178,7 @@ class Book:
     __slots__ = (
         "_due",
         "_late",
+        "_latest_due",
         "_names",
         "_prefix",
         "_secret",
@@ -233,6 +226,7 @@ class Book:
         self._names = OrderedNames()
         self.pages: list[list[Hold | None]] = [[None]]  # by number; there is no number 0
         self._due: deque[Hold] = deque()  # by (expires_at, number), but those that moved
+        self._latest_due = 0  # of the last of those
         self._late: list[tuple[int, int, Hold]] = []  # a heap of those, and of others out of order
         self.ended: deque[int] = deque()  # numbers of holds that were not sold, by when they ended
         self._prefix = f"{sale:x}-"
@@ -334,7 +328,14 @@ class Book:
         """A hold in its place, whose units are not held yet; numbers in between are forgotten."""
         while self.last_number + 1 < number:
             self.put(self.last_number + 1, None)
-        hold = Hold(number, self.tag_of(number), user, items, amounts, reserved_at, expires_at)
+        hold = Hold()
+        hold.number = number
+        hold.tag = self.tag_of(number)
+        hold.user = user
+        hold.items = items
+        hold.amounts = amounts
+        hold.reserved_at = reserved_at
+        hold.expires_at = expires_at
         self.put(number, hold)
         return hold
 
@@ -533,10 +534,11 @@ class Book:
     # --- deadlines ---
 
     def expect_expiry(self, hold: Hold) -> None:
-        if self._due and self._due[-1].expires_at > hold.expires_at:
-            self._await_moved(hold)
-        else:
+        if hold.expires_at >= self._latest_due:
+            self._latest_due = hold.expires_at
             self._due.append(hold)
+        else:
+            self._await_moved(hold)
 
     def _await_moved(self, hold: Hold) -> None:
         hold.moved = True

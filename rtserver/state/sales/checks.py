@@ -16,6 +16,8 @@ def check_book(book: Book) -> None:
     for hold in (hold for page in book.pages for hold in page):
         if hold is None or hold.state == CANCELLED or hold.state == EXPIRED:
             continue
+        known = book.buyers.get(hold.user)
+        expect(hold.buyer is known, f"hold {hold.number} counts for another than its buyer")
         refunded = hold.refunded()
         for name, units in hold.basket().items():
             n = units - refunded.get(name, 0)

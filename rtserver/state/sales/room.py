@@ -2,7 +2,9 @@
 
 Owns the line, the visits (users with a pass, and those who hold something), the allowance of
 admissions, and what is remembered of users and addresses for limits. It knows no stock: the sale
-calls `admit` while it is open and units are free.
+says how many units are free when it asks who comes in. No more shoppers look around than there are
+units, so that whoever is let in finds one, and a unit that comes back goes to the next in line
+instead of to the fastest of a crowd.
 
 The order is one ranking. Whoever joins before the start has the key SHA-256(seed:user), its first
 63 bits: the place is final from the moment of joining, nothing is shuffled, and once the seed is
@@ -88,7 +90,7 @@ class WaitingRoom:
         self._joins: Tally = new_tally()  # of users and of addresses, places given to each while
         self._addresses: Tally = new_tally()  # there was a limit
         self._credit = _ONE  # admissions allowed, in thousandths, at the time beside it
-        self._credit_at: int | None = None  # None: it begins to grow with the first look
+        self._credit_at: int | None = None  # None: it begins to grow with the first admission
         self._outflow = Outflow(terms.active_max)
 
     def __len__(self) -> int:
@@ -103,6 +105,11 @@ class WaitingRoom:
     def knows(self, user: str) -> bool:
         """Whether a user waits, is admitted, or holds something."""
         return user in self._line or user in self._visits
+
+    @property
+    def counts_addresses(self) -> bool:
+        """Whether it matters from where somebody joins."""
+        return self.terms.per_address > 0
 
     # --- the line ---
 
@@ -179,13 +186,12 @@ class WaitingRoom:
         self.started = True
         self._credit_at = now
 
-    def admit(self, now: int) -> list[str]:
-        """Lets in as many as rate and active_max allow now, at most a slice."""
+    def admit(self, now: int, units: int) -> list[str]:
+        """Lets in as many as rate, active_max and the free units allow now, at most a slice."""
         if not self.started:
             return []
-        self._credit = self._credit_now(now)
-        self._credit_at = now
-        count = min(self._credit // _ONE, self._room_for())
+        credit = self._credit_now(now)
+        count = min(credit // _ONE, self._room_for(units))
         if not count:
             return []
         terms, line, visits = self.terms, self._line, self._visits
@@ -195,7 +201,8 @@ class WaitingRoom:
             visits.place(user, now + terms.pass_ms)
             if terms.dwell_ms:
                 self._ready.put(user, now + terms.dwell_ms)
-        self._credit -= count * _ONE
+        self._credit = credit - count * _ONE
+        self._credit_at = now
         self._outflow.count(now, count)
         return admitted
 
@@ -207,14 +214,14 @@ class WaitingRoom:
             self._end_visit(user)
         return expired
 
-    def next_due(self, now: int, *, admitting: bool = True) -> int | None:
-        """When `expire`, or `admit` where it is called then, has something to do next; not before
+    def next_due(self, now: int, units: int) -> int | None:
+        """When `expire`, or `admit` with so many free units, has something to do next; not before
         now. Admissions gather for a twentieth of a second where that many are allowed."""
         due: int | None = None
         for _, ends_at, _ in self._visits.slice(0, 1):
             if ends_at < _HOLDING:
                 due = max(now, ends_at)
-        count = self._room_for() if admitting and self.started else 0
+        count = self._room_for(units) if self.started else 0
         if count:
             rate = self.terms.rate_per_s
             wanted = min(count, max(1, rate // _BATCH_PARTS)) * _ONE
@@ -223,9 +230,14 @@ class WaitingRoom:
             due = admits_at if due is None else min(due, admits_at)
         return due
 
-    def _room_for(self) -> int:
+    def _room_for(self, units: int) -> int:
         """How many may come in at once, whatever the rate says."""
-        return max(0, min(len(self._line), self.terms.active_max - self.active, _SLICE))
+        waiting = len(self._line)
+        if not waiting or not units:
+            return 0
+        looking = self._visits.rank_past_key(_HOLDING - 1)
+        most = min(waiting, self.terms.active_max - self.active, units - looking, _SLICE)
+        return max(0, most)
 
     def _credit_now(self, now: int) -> int:
         """The allowance with what was added since it was last looked at."""

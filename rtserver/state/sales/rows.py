@@ -101,7 +101,7 @@ def _load_hold(book: Book, row: list[Any]) -> None:
 
 def _count_order(book: Book, hold: Hold) -> None:
     """What is sold counts against the limits of its buyer."""
-    buyer = book.buyer(hold.user)
+    hold.buyer = buyer = book.buyer(hold.user)
     refunded = hold.refunded()
     for item, units in zip(hold.items, hold.amounts, strict=True):
         book.take(buyer, item, units - refunded.get(item.name, 0))

@@ -12,7 +12,7 @@ reserves), closed (no joins and no reserves; holds may finish).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from rtserver.compiled import twin
@@ -333,7 +333,7 @@ class Sale:
     def proceed(self, now: int) -> None:
         """Lets the next in line in, as far as there is something for them."""
         if self.room is not None and self.phase == "open" and self.book.free:
-            for user in self.room.admit(now):
+            for user in self.room.admit(now, self.book.free):
                 self.note("admitted", now, None, user)
                 self._emit(PlaceChanged(self.name, user))
         self.look_ahead(now)
@@ -371,12 +371,11 @@ class Sale:
 
     # --- lists ---
 
-    def steps(self, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
-        """Steps of the ledger after a sequence number, and where to go on."""
-        rows = self.ledger.read(after, limit)
-        found = [self.step_map(seq, row) for seq, row in enumerate(rows, after + 1)]
-        end = after + len(rows)
-        return found, end if rows and end < len(self.ledger) else None
+    def steps(self, after: int, limit: int) -> Iterator[dict[str, Any]]:
+        """At most `limit` steps of the ledger after a sequence number, each made when it is asked
+        for."""
+        rows = self.ledger.rows(after, limit)
+        return (self.step_map(seq, row) for seq, row in enumerate(rows, after + 1))
 
     def step_map(self, seq: int, row: list[Any]) -> dict[str, Any]:
         """One step as it is told."""
@@ -479,7 +478,7 @@ class Sale:
             if not self.opened and self.terms.opens_at is not None:
                 dues.append(self.terms.opens_at)
         if self.room is not None:
-            waits = self.room.next_due(now, admitting=self.phase == "open" and self.book.free > 0)
+            waits = self.room.next_due(now, self.book.free if self.phase == "open" else 0)
             if waits is not None:
                 dues.append(waits)
         return min(dues, default=None)

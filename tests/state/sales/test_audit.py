@@ -198,7 +198,7 @@ def change_hall(sale: Sale) -> None:
 def lose_step(sale: Sale) -> None:
     """The third of the steps that reserve is gone from the ledger."""
     ledger = Ledger()
-    rows = list(sale.ledger.read(0, 1_000))
+    rows = list(sale.ledger.rows(0, 1_000))
 
     for row in rows[:3] + rows[4:]:
         ledger.append(STEPS.index(row[0]), *row[1:])

@@ -34,13 +34,13 @@ def test_a_page_is_a_slice(rows: int, after: int, limit: int) -> None:
     ledger.check()
     assert len(ledger) == rows
     after = min(after, rows)
-    assert ledger.read(after, limit) == oracle[after : after + limit]
+    assert list(ledger.rows(after, limit)) == oracle[after : after + limit]
 
 
 def test_rows_of_many_items_fill_a_chunk_by_their_bytes() -> None:
     ledger, oracle = filled(300, 100, width=20)
     ledger.check()
-    assert ledger.read(0, 300) == oracle
+    assert list(ledger.rows(0, 300)) == oracle
     assert len(ledger._chunks) > 300 * 100 * 20 // CHUNK_BYTES
     read = []
     while rows := ledger.read_on(len(read)):
@@ -60,7 +60,7 @@ def test_a_dump_loads_and_goes_on(rows: int, items: int) -> None:
     for one in (ledger, again):
         one.append(RESERVED, 5, None)
     assert list(again.dump()) == list(ledger.dump())
-    assert again.read(0, rows + 1) == [*oracle, ["reserved", 5, None, None, None, None, None]]
+    assert list(again.rows(0, rows + 1)) == [*oracle, ["reserved", 5, None, None, None, None, None]]
 
 
 def test_release_frees_a_slice_at_a_time() -> None:

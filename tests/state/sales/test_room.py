@@ -21,6 +21,7 @@ from rtserver.wire.codec import pack, unpack_trusted
 SEED, SECRET = "the seed of the order", "what nobody is told"
 START = 1_700_000_000_000
 SLICE = 200
+UNITS = 10**9  # are free: no bound
 
 users = st.integers(0, 25).map("user{}".format) | st.sampled_from(["ä" * 127, "用户", "a:b", "x"])
 addresses = st.sampled_from([None, "10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::ffff", "unix"])
@@ -33,6 +34,7 @@ terms = st.builds(
     per_address=st.sampled_from([0, 0, 4]),
     joins_per_user=st.sampled_from([0, 0, 3]),
 )
+units = st.sampled_from([0, 1, 2, 5, UNITS])
 waits = st.sampled_from([0, 1, 7, 49, 51, 100, 999, 1_000, 60_000, 10**12])
 
 
@@ -155,28 +157,30 @@ class RoomMachine(RuleBasedStateMachine):
     def turn(self, ms: int) -> None:
         self.now += ms
         self.expire()
-        self.admit()
+        self.admit(UNITS)
 
     @rule(given=terms)
     def configure(self, given: QueueTerms) -> None:
         self.room.terms = given
 
-    @rule()
-    def admit(self) -> None:
-        admitted = self.room.admit(self.now)
+    @rule(units=units)
+    def admit(self, units: int) -> None:
+        admitted = self.room.admit(self.now, units)
         if not self.started:
             assert admitted == []
             return
         given = self.room.terms
+        credit = self.credit
         if self.credit_at is not None:
             most = max(Fraction(1), Fraction(given.rate_per_s, 10))
-            grown = self.credit + Fraction(given.rate_per_s * (self.now - self.credit_at), 1_000)
-            self.credit = min(most, grown)
-        self.credit_at = self.now
-        count = max(0, min(int(self.credit), given.active_max - len(self.visits), SLICE))
-        expected = [user for _, user in self.line[:count]]
+            grown = credit + Fraction(given.rate_per_s * (self.now - self.credit_at), 1_000)
+            credit = min(most, grown)
+        looking = sum(not visit["holding"] for visit in self.visits.values())
+        room = min(given.active_max - len(self.visits), units - looking, SLICE)
+        expected = [user for _, user in self.line[: max(0, min(int(credit), room))]]
         assert admitted == expected
-        self.credit -= len(expected)
+        if expected:
+            self.credit, self.credit_at = credit - len(expected), self.now
         for user in expected:
             self.drop(user)
             ready_at = self.now + given.dwell_ms
@@ -198,18 +202,17 @@ class RoomMachine(RuleBasedStateMachine):
         for user in over:
             del self.visits[user]
 
-    @rule()
-    def something_is_due_when_it_says(self) -> None:
-        for admitting in (True, False):
-            due = self.room.next_due(self.now, admitting=admitting)
-            again = copy(self.room)
-            if due is None:
-                later = self.now + 10**13
-                assert not again.expire(later)
-                assert not admitting or not again.admit(later)
-            else:
-                assert due >= self.now
-                assert again.expire(due) or (admitting and again.admit(due))
+    @rule(units=units)
+    def something_is_due_when_it_says(self, units: int) -> None:
+        due = self.room.next_due(self.now, units)
+        again = copy(self.room)
+        if due is None:
+            later = self.now + 10**13
+            assert not again.admit(later, units)
+            assert not again.expire(later)
+        else:
+            assert due >= self.now
+            assert again.admit(due, units) or again.expire(due)
 
     # --- visits ---
 
@@ -326,7 +329,7 @@ def admitted(given: QueueTerms, *names: str) -> WaitingRoom:
     for name in names:
         room.join(now, name, tied=True, address=None)
         now += 10_000
-        assert room.admit(now) == [name]
+        assert room.admit(now, UNITS) == [name]
     return room
 
 
@@ -347,7 +350,7 @@ def test_a_pass_is_of_one_user_and_one_admission() -> None:
     with pytest.raises(RtError, match=r"waits at position 1") as refusal:
         room.check_pass(START + 70_000, "ann", passes[0])
     assert refusal.value.details == {"state": "waiting", "position": 1}
-    assert room.admit(START + 70_000) == ["ann"]
+    assert room.admit(START + 70_000, UNITS) == ["ann"]
     with pytest.raises(RtError, match=r"not the pass"):
         room.check_pass(START + 70_000, "ann", passes[0])
 
@@ -357,7 +360,7 @@ def test_the_seed_alone_tells_no_pass() -> None:
     rooms = [WaitingRoom(given, SEED, secret, started=True) for secret in ("one", "other")]
     for room in rooms:
         room.join(START, "ann", tied=True, address=None)
-        room.admit(START)
+        room.admit(START, UNITS)
     one, other = (room.place(START, "ann")["pass_id"] for room in rooms)
     assert one != other
 
@@ -428,23 +431,23 @@ def queued(given: QueueTerms, count: int) -> WaitingRoom:
 def test_admissions_follow_the_rate_in_steps() -> None:
     room, times, now = queued(QueueTerms(1_000, 10**6), 2_000), [], START
     while True:
-        due = room.next_due(now, admitting=len(room) > 0)
+        due = room.next_due(now, UNITS if len(room) else 0)
         if due is None or due > START + 200_000:
             break
         times.append(due - now)
         now = due
-        room.admit(now)
+        room.admit(now, UNITS)
     assert 1_900 <= now - START <= 2_000, "2,000 at 1,000 a second"
     assert len(times) < 50, "not one by one"
 
 
 def test_an_idle_queue_saves_up_a_tenth_of_a_second() -> None:
     room = queued(QueueTerms(1_000, 10**6), 300)
-    assert len(room.admit(START)) == 1, "it starts with one"
-    assert len(room.admit(START + 3_600_000)) == 100
-    assert len(room.admit(START + 3_600_001)) == 1
+    assert len(room.admit(START, UNITS)) == 1, "it starts with one"
+    assert len(room.admit(START + 3_600_000, UNITS)) == 100
+    assert len(room.admit(START + 3_600_001, UNITS)) == 1
     slow = queued(QueueTerms(1, 10**6), 9)
-    assert [len(slow.admit(START + ms)) for ms in (0, 999, 1_000, 99_000, 99_001)] == [
+    assert [len(slow.admit(START + ms, UNITS)) for ms in (0, 999, 1_000, 99_000, 99_001)] == [
         1,
         0,
         1,
@@ -453,13 +456,27 @@ def test_an_idle_queue_saves_up_a_tenth_of_a_second() -> None:
     ]
 
 
+def test_no_more_look_around_than_there_are_units() -> None:
+    room = queued(QueueTerms(1_000, 100), 20)
+    room.admit(START, 3)
+    assert room.admit(START + 1_000, 3) == ["1", "2"]
+    assert room.next_due(START + 1_000, 3) == START + 300_000, "when a pass ends"
+    room.reserved("0")  # a unit less is free, and one less looks around
+    assert room.admit(START + 1_000, 2) == []
+    assert room.admit(START + 1_000, 3) == ["3"]
+    room.leave("2")
+    assert room.admit(START + 1_000, 3) == ["4"]
+
+
 def test_a_large_rate_goes_in_slices() -> None:
     room = queued(QueueTerms(1_000_000, 10**6), 1_000)
-    room.admit(START)
+    room.admit(START, UNITS)
     sizes = []
     while len(room):
-        sizes.append(len(room.admit(START + 1_000)))
-        assert room.next_due(START + 1_000) == (START + 1_000 if len(room) else START + 300_000)
+        sizes.append(len(room.admit(START + 1_000, UNITS)))
+        assert room.next_due(START + 1_000, UNITS) == (
+            START + 1_000 if len(room) else START + 300_000
+        )
     assert sizes == [SLICE] * 4 + [199]
 
 
@@ -470,19 +487,19 @@ def test_an_expected_wait_before_a_measure_is_what_the_terms_promise() -> None:
     room = queued(QueueTerms(10, 4, pass_ms=60_000), 100)
     assert room.place(START, "3")["eta_ms"] == 400, "a free slot each, ten a second"
     assert room.place(START, "99")["eta_ms"] == 96 * 60_000 // 4
-    room.admit(START)
+    room.admit(START, UNITS)
     assert room.place(START, "99")["eta_ms"] == 96 * 60_000 // 4, "one slot and one place less"
 
 
 def test_an_expected_wait_follows_the_measured_pace() -> None:
     room, now = queued(QueueTerms(100, 10, pass_ms=300_000), 1_000), START
-    room.admit(now)
+    room.admit(now, UNITS)
     for _ in range(60):  # five buy a second
         now += 1_000
         for user, _, _ in room._visits.slice(0, 5):
             room.reserved(user)
             room.finished(user)
-        room.admit(now)
+        room.admit(now, UNITS)
     eta = room.place(now, "999")["eta_ms"]
     position = room.place(now, "999")["position"]
     assert eta == pytest.approx(position * 200, rel=0.1)
@@ -499,7 +516,7 @@ def test_thousands_come_back_from_a_dump() -> None:
         room.join(START, f"early{number}", tied=tied, address=address)
     room.start(START)
     while room.active < 2_500:
-        room.admit(START + 1_000)
+        room.admit(START + 1_000, UNITS)
     for number in range(3_000):
         room.join(START, f"late{number}", tied=True, address=None)
     for user, _, _ in room._visits.slice(0, 600):
@@ -512,9 +529,9 @@ def test_thousands_come_back_from_a_dump() -> None:
     assert max(len(chunk[1]) for chunk in chunks) == 1_000
     now = START + 10_000
     for _ in range(20):
-        assert again.admit(now) == room.admit(now)
+        assert again.admit(now, UNITS) == room.admit(now, UNITS)
         assert again.expire(now + 295_000) == room.expire(now + 295_000)
-        assert again.next_due(now) == room.next_due(now)
+        assert again.next_due(now, UNITS) == room.next_due(now, UNITS)
         now += 100
     again.check()
     assert dumped(again) == dumped(room)
