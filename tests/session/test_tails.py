@@ -184,7 +184,7 @@ def test_much_at_once_is_read_one_reader_at_a_time(world, lists):
     add(world, lists, *range(5_000))
     found = told(world.peer)
     assert 0 < len(found) <= 1_000
-    for _ in range(10):
+    for _ in range(25):
         world.advance(0)
         found += told(world.peer)
     assert found == list(range(5_000))
@@ -397,7 +397,7 @@ class Reading(RuleBasedStateMachine):
         for peer, connection in self.readers.values():
             peer.stuck = 0
             connection.measure()
-        for _ in range(1 + len(self.values()) // 100):
+        for _ in range(2 + len(self.values()) // 50):
             self.world.advance(20)
             self.take()
         for name in self.readers:
