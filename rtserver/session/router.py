@@ -168,6 +168,9 @@ class Router:
                 self._deliver([change])
 
     def _look_at_tail(self, tail: OpenTail, unsynced_seq: int) -> None:
+        """It may be found twice in one look: when it was woken, and in its round."""
+        if self.watches.get(tail.name) is not tail or not tail.may_show_more:
+            return
         if tail.is_over:
             self._end(tail)
         elif unsynced_seq:
@@ -183,8 +186,8 @@ class Router:
         if top - released > _RUN_MAX:
             for subscription in live:
                 self._fall_behind(subscription, max(subscription.position, released))
-        elif live:
-            self._deliver(tail.history.read(released, _RUN_MAX, top))
+        elif live and (run := tail.history.read(released, _RUN_MAX, top)):
+            self._deliver(run)
 
     def _end(self, tail: OpenTail) -> None:
         """Its list is no more, and a slice of its readers is told."""

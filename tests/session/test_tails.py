@@ -256,6 +256,23 @@ def test_a_list_that_is_no_more_ends_its_subscriptions(world, lists):
     assert len(world.watches) == 0
 
 
+def test_a_tail_that_is_woken_in_its_round_is_read_once(world, lists):
+    peers = [Peer() for _ in range(3)]
+    for peer in peers:
+        world.call_on(world.connect(peer), peer, "channel.subscribe", NAME)
+    for ends in (False, True):
+        world.now += 100
+        world.open_turn()
+        lists.all["a"][1].append("x")
+        if ends:
+            del lists.all["a"]
+        world.watches.wake(NAME)
+        world.send("counter.add", "x")
+        world.end_turn()
+        expected = ["unsubscribed"] if ends else ["message"]
+        assert [[frame[1] for frame in peer.take()] for peer in peers] == [expected] * 3
+
+
 def test_another_list_of_the_name_is_another_life(world, lists):
     lists.all["a"][1].extend("ab")
     world.call("channel.subscribe", NAME)
