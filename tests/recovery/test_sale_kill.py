@@ -35,6 +35,7 @@ from tests.recovery.sale_parties import (
     Shopper,
     Staff,
     Till,
+    Watcher,
 )
 from tests.recovery.sale_records import Record
 
@@ -83,7 +84,7 @@ class Trial:
         self.parties = [
             *(Till(self, f"till{n}") for n in range(4)),
             *(Shopper(self, f"shopper{n}") for n in range(10)),
-            *(party(self, party.__name__) for party in (Clock, Staff, Racer)),
+            *(party(self, party.__name__) for party in (Clock, Staff, Racer, Watcher)),
         ]
         self.configure()
 
@@ -137,7 +138,7 @@ class Trial:
         self.tasks = [asyncio.create_task(party.run()) for party in self.parties]
         try:
             while self.kills < kills and time.monotonic() < until:
-                await self.live(self.chance.uniform(0.3, 1.5))
+                await self.live(self.chance.uniform(0.3, 1.2))
                 self.server.kill()
                 self.kills += 1
                 await self.park()
@@ -222,6 +223,7 @@ class Trial:
         self.ended.append(sale)
         self.totals["buyers"] += len(sale.buyers)
         self.totals["steps"] += sale.proof.seq
+        self.totals["pushed"] += len(sale.pushed)
         self.totals["holds"] += len(sale.proof.holds)
         self.totals["orders"] += len(sale.proof.orders)
 
@@ -247,6 +249,8 @@ class Trial:
         if sale.queue:
             found = len(proof.queue.waiting), len(proof.queue.visits)
             assert (status["waiting"], status["active"]) == found
+        for place, step in enumerate(sale.pushed):
+            assert step in (None, proof.steps[place]), "what was pushed is not what happened"
         audit = await line.call("sale.audit", name=sale.name)
         assert audit["ok"], audit
         await self.prove_orders(line, sale)
@@ -312,7 +316,8 @@ async def trial(tmp_path, pytestconfig, capsys, *, kills, seconds, manual=True):
     with capsys.disabled():
         sums = [dict(one.totals), "races", dict(one.races)]
         sys.stdout.write(f"\nseed {seed}, {one.rounds} rounds, {one.kills} kills, {sums}\n")
-    assert one.totals["orders"] > 20 * one.rounds, "too little load to mean anything"
+    for what in ("orders", "pushed"):
+        assert one.totals[what] > 20 * one.rounds, "too little load to mean anything"
 
 
 async def test_what_buyers_were_told_survives_kills(tmp_path, pytestconfig, capsys):

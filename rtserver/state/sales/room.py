@@ -90,7 +90,7 @@ class WaitingRoom:
         self._joins: Tally = new_tally()  # of users and of addresses, places given to each while
         self._addresses: Tally = new_tally()  # there was a limit
         self._credit = _ONE  # admissions allowed, in thousandths, at the time beside it
-        self._credit_at: int | None = None  # None: it begins to grow with the first look
+        self._credit_at: int | None = None  # None: it begins to grow with the first admission
         self._outflow = Outflow(terms.active_max)
 
     def __len__(self) -> int:
@@ -105,6 +105,11 @@ class WaitingRoom:
     def knows(self, user: str) -> bool:
         """Whether a user waits, is admitted, or holds something."""
         return user in self._line or user in self._visits
+
+    @property
+    def counts_addresses(self) -> bool:
+        """Whether it matters from where somebody joins."""
+        return self.terms.per_address > 0
 
     # --- the line ---
 
@@ -185,9 +190,8 @@ class WaitingRoom:
         """Lets in as many as rate, active_max and the free units allow now, at most a slice."""
         if not self.started:
             return []
-        self._credit = self._credit_now(now)
-        self._credit_at = now
-        count = min(self._credit // _ONE, self._room_for(units))
+        credit = self._credit_now(now)
+        count = min(credit // _ONE, self._room_for(units))
         if not count:
             return []
         terms, line, visits = self.terms, self._line, self._visits
@@ -197,7 +201,8 @@ class WaitingRoom:
             visits.place(user, now + terms.pass_ms)
             if terms.dwell_ms:
                 self._ready.put(user, now + terms.dwell_ms)
-        self._credit -= count * _ONE
+        self._credit = credit - count * _ONE
+        self._credit_at = now
         self._outflow.count(now, count)
         return admitted
 

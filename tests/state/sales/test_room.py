@@ -170,17 +170,17 @@ class RoomMachine(RuleBasedStateMachine):
             assert admitted == []
             return
         given = self.room.terms
+        credit = self.credit
         if self.credit_at is not None:
             most = max(Fraction(1), Fraction(given.rate_per_s, 10))
-            grown = self.credit + Fraction(given.rate_per_s * (self.now - self.credit_at), 1_000)
-            self.credit = min(most, grown)
-        self.credit_at = self.now
+            grown = credit + Fraction(given.rate_per_s * (self.now - self.credit_at), 1_000)
+            credit = min(most, grown)
         looking = sum(not visit["holding"] for visit in self.visits.values())
         room = min(given.active_max - len(self.visits), units - looking, SLICE)
-        count = max(0, min(int(self.credit), room))
-        expected = [user for _, user in self.line[:count]]
+        expected = [user for _, user in self.line[: max(0, min(int(credit), room))]]
         assert admitted == expected
-        self.credit -= len(expected)
+        if expected:
+            self.credit, self.credit_at = credit - len(expected), self.now
         for user in expected:
             self.drop(user)
             ready_at = self.now + given.dwell_ms
