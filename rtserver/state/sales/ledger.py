@@ -148,7 +148,7 @@ class Ledger:
 
 
 def _unpacked(chunk: bytes | bytearray, skipped: int = 0, limit: int | None = None) -> list[Row]:
-    unpacker = msgpack.Unpacker(use_list=True, strict_map_key=False, max_buffer_size=0)
+    unpacker: Any = msgpack.Unpacker(use_list=True, strict_map_key=False, max_buffer_size=0)
     unpacker.feed(memoryview(chunk))
     for _ in range(skipped):
         unpacker.skip()
