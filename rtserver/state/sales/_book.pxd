@@ -72,8 +72,9 @@ cdef class Book:
     cdef public list pages
     cdef public object ended
     cdef object _names
-    cdef object _due
-    cdef list _late
+    cdef public list in_line
+    cdef int64_t _first
+    cdef object _late
     cdef int64_t _latest_due
     cdef str _prefix
     cdef bytes _secret
@@ -124,3 +125,4 @@ cdef class Book:
     cpdef note_order(self, Buyer buyer, int64_t number)
     cpdef expect_expiry(self, Hold hold)
     cpdef _await_moved(self, Hold hold)
+    cpdef _expects_no_more(self, Hold hold)

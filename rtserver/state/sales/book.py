@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from heapq import heappop, heappush
 from struct import unpack
 from typing import Any
 
@@ -27,6 +26,7 @@ from rtserver.limits import ENDED_HOLDS_KEPT
 from rtserver.state.sales.terms import ItemTerms
 from rtserver.structs.ordered_names import OrderedNames
 from rtserver.structs.sharded_map import ShardedMap, new_map
+from rtserver.structs.timers import TimerQueue
 
 __all__ = [
     "CANCELLED",
@@ -176,7 +176,7 @@ class Book:
     has to know of it."""
 
     __slots__ = (
-        "_due",
+        "_first",
         "_late",
         "_latest_due",
         "_names",
@@ -191,6 +191,7 @@ class Book:
         "hold_ms",
         "holds",
         "holds_max",
+        "in_line",
         "items",
         "last_number",
         "order_pages",
@@ -225,9 +226,11 @@ class Book:
         self.sold_out_refusals = 0  # of the short way, since somebody asked; no state
         self._names = OrderedNames()
         self.pages: list[list[Hold | None]] = [[None]]  # by number; there is no number 0
-        self._due: deque[Hold] = deque()  # by (expires_at, number), but those that moved
+        # How many open holds of each page expire in the order of their numbers: most do.
+        self.in_line: list[int] = [0]
+        self._first = 1  # no number below is of one of those
         self._latest_due = 0  # of the last of those
-        self._late: list[tuple[int, int, Hold]] = []  # a heap of those, and of others out of order
+        self._late: TimerQueue[Hold] = TimerQueue()  # those that do not
         self.ended: deque[int] = deque()  # numbers of holds that were not sold, by when they ended
         self._prefix = f"{sale:x}-"
         self._secret = secret
@@ -309,10 +312,7 @@ class Book:
     ) -> Hold:
         """Free units become held ones. `buyer`: who the user is, if anybody."""
         hold = self.new_hold(self.last_number + 1, user, items, amounts, now, expires_at)
-        if buyer is None:
-            buyer = Buyer(user)
-            self.buyers.insert(user, buyer)
-        self.hold_units(buyer, hold)
+        self.hold_units(self.buyer(user) if buyer is None else buyer, hold)
         self.expect_expiry(hold)
         return hold
 
@@ -343,6 +343,7 @@ class Book:
         """The hold of the next number; None for one that is forgotten."""
         if len(self.pages[-1]) == _PAGE:
             self.pages.append([])
+            self.in_line.append(0)
         self.pages[-1].append(hold)
         self.last_number = number
 
@@ -370,6 +371,7 @@ class Book:
         self._unhold(hold)
         hold.state = state
         hold.ended_at = now
+        self._expects_no_more(hold)
         self.ended.append(hold.number)
         if len(self.ended) > ENDED_HOLDS_KEPT:
             self._forget_oldest()
@@ -465,6 +467,7 @@ class Book:
             buyer.held.remove(hold)
         self.holds -= 1
         self._order(buyer, hold, now, reference)
+        self._expects_no_more(hold)
 
     def retake(self, hold: Hold, now: int, reference: str | None) -> None:
         """Units of an expired hold, which are free, become sold ones."""
@@ -536,48 +539,61 @@ class Book:
     def expect_expiry(self, hold: Hold) -> None:
         if hold.expires_at >= self._latest_due:
             self._latest_due = hold.expires_at
-            self._due.append(hold)
+            self.in_line[-1] += 1  # it is the newest one
         else:
             self._await_moved(hold)
 
     def _await_moved(self, hold: Hold) -> None:
         hold.moved = True
-        heappush(self._late, (hold.expires_at, hold.number, hold))
+        self._late.add(hold.expires_at, hold.number, hold)
 
     def extend(self, hold: Hold, expires_at: int) -> None:
+        self._expects_no_more(hold)
         hold.expires_at = expires_at
         self._await_moved(hold)
 
+    def _expects_no_more(self, hold: Hold) -> None:
+        """A hold ends, or moves: its deadline is nothing any more."""
+        if hold.moved:
+            self._late.cancel(hold.expires_at, hold.number)
+        else:
+            self.in_line[hold.number // _PAGE] -= 1
+
     def next_due(self) -> Hold | None:
-        """The open hold that expires first, by (deadline, number)."""
-        due = self._due
-        while due and (due[0].state != HELD or due[0].moved):
-            due.popleft()
-        late = self._late
-        while late and (late[0][2].state != HELD or late[0][0] != late[0][2].expires_at):
-            heappop(late)
-        if not late:
-            return due[0] if due else None
-        moved = late[0][2]
-        if not due:
-            return moved
-        first = due[0]
-        if (first.expires_at, first.number) < (moved.expires_at, moved.number):
-            return first
-        return moved
+        """The open hold that expires first, by (deadline, number). However many have ended since
+        the last time, it looks at one page of them at most."""
+        first, moved = self._first_in_line(), self._late.first()
+        if first is None or moved is None:
+            return first or moved
+        earlier = (moved.expires_at, moved.number) < (first.expires_at, first.number)
+        return moved if earlier else first
+
+    def _first_in_line(self) -> Hold | None:
+        number = self._first
+        while number <= self.last_number:
+            page = number // _PAGE
+            if not self.in_line[page]:
+                number = (page + 1) * _PAGE
+                continue
+            hold = self.pages[page][number % _PAGE]
+            if hold is not None and hold.state == HELD and not hold.moved:
+                self._first = number
+                return hold
+            number += 1
+        self._first = self.last_number + 1
+        return None
 
     # --- memory ---
 
     def release(self, entries_max: int) -> bool:
         """Frees a slice; True when nothing is left. From the first call on the book may only be
         released further."""
-        for queue in (self._due, self._late, self.ended, self.sequence):
+        for queue in (self.ended, self.sequence):
             for _ in range(min(entries_max, len(queue))):
                 queue.pop()
         del self.pages[-1:]
         del self.order_pages[-1:]
-        done = not (self._due or self._late or self.sequence or self.pages or self.order_pages)
-        done = self.buyers.release(entries_max) and done
-        done = self.items.release(entries_max) and done
-        done = self._names.release(entries_max) and done
+        done = not (self.ended or self.sequence or self.pages or self.order_pages)
+        for part in (self._late, self.buyers, self.items, self._names):
+            done = part.release(entries_max) and done
         return done

@@ -9,7 +9,8 @@ __all__ = ["check_book"]
 
 
 def check_book(book: Book) -> None:
-    """Raises StructureBroken unless balances, holds and buyers agree. O(n)."""
+    """Raises StructureBroken unless balances, holds, buyers and deadlines agree. O(n)."""
+    _check_deadlines(book)
     held: dict[str, int] = {}
     sold: dict[str, int] = {}
     taken: dict[str, int] = {}
@@ -34,3 +35,17 @@ def check_book(book: Book) -> None:
     for user, buyer in book.buyers.items():
         expect(buyer.taken == taken.get(user, 0), f"{user!r} has another number of units")
         expect(bool(buyer.held or buyer.orders), f"{user!r} has nothing")
+
+
+def _check_deadlines(book: Book) -> None:
+    """The first is that of the first open hold, and each page counts those that did not move."""
+    expect(len(book.in_line) == len(book.pages), "pages and their counts differ in number")
+    due = []
+    for number, page in enumerate(book.pages):
+        held = [hold for hold in page if hold is not None and hold.state == HELD]
+        in_line = sum(not hold.moved for hold in held)
+        expect(book.in_line[number] == in_line, "a page counts other holds than are in line")
+        due += [(hold.expires_at, hold.number) for hold in held]
+    first = book.next_due()
+    found = None if first is None else (first.expires_at, first.number)
+    expect(found == min(due, default=None), "another hold expires first")
