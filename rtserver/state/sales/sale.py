@@ -36,7 +36,7 @@ from rtserver.state.sales.terms import ItemTerms, SaleTerms
 
 __all__ = ["PlaceChanged", "Sale"]
 
-_EXPIRED_PER_FIRE = 200
+_EXPIRED_PER_FIRE = 200  # items of holds, as the next
 _RELEASED_AT_ONCE = 1_000
 _NO_PLACE: Final = {
     "state": "none",
@@ -450,17 +450,20 @@ class Sale:
         self.proceed(now)
 
     def _expire_holds(self, now: int) -> None:
-        for _ in range(_EXPIRED_PER_FIRE):
+        left = _EXPIRED_PER_FIRE
+        while left > 0:
             hold = self.book.next_due()
             if hold is None or hold.expires_at > now:
                 return
+            left -= len(hold.items)
             self.give_back(hold, EXPIRED, now, "expired", None)
 
     def _release_holds(self, now: int, most: int) -> None:
-        for _ in range(most):
+        while most > 0:
             hold = self.book.next_due()
             if hold is None:
                 return
+            most -= len(hold.items)
             self.give_back(hold, CANCELLED, now, "released", None)
 
     def look_ahead(self, now: int) -> None:
