@@ -336,6 +336,7 @@ class Dispatcher:
     # --- refusals ---
 
     def _refuse(self, connection: Connection, request_id: int | None, error: RtError) -> None:
+        error.__traceback__ = None  # one that is prepared lives on; these frames must not with it
         self._metrics.count_error(error.kind.name)
         if request_id is None:
             self._metrics.notification_errors += 1

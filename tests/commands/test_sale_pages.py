@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from rtserver.limits import (
@@ -273,6 +275,36 @@ def hall(*rows):
 
 def best(shop, count, zone="z"):
     return "+".join(shop.say(f"best_available zone={zone} count={count}")["items"])
+
+
+def baskets(shop, count):
+    """Holds of a hundred seats each."""
+    for first in range(0, 100 * count, 100):
+        shop.ask(
+            "sale.reserve", name="s", user=f"u{first}", items=dict.fromkeys(seats(first, 100), 1)
+        )
+
+
+@pytest.mark.parametrize("release", [True, False])
+def test_large_baskets_go_back_a_slice_a_turn(release):
+    shop = Shop(items=seats(0, 1_000), per_user=0)
+    shop.ask("sale.restock", name="s", items=seats(1_000, 1_000))
+    baskets(shop, 20)
+    hold = shop.ask("sale.place", name="s", user="u1900")["holds"][0]["hold"]
+    if release:
+        shop.say("close release=true")
+    else:
+        shop.say("wait 60000")
+    held = [shop.say("status")["total"]["held"]]
+    while held[-1]:
+        assert shop.ask("sale.get", hold=hold)["state"] == ("cancelled" if release else "expired")
+        shop.say("wait 1")
+        held.append(shop.say("status")["total"]["held"])
+    assert held[0] >= 800
+    assert all(
+        before - after <= 600 for before, after in pairwise(held)
+    )  # in three turns
+    shop.settle()
 
 
 def test_best_available_leaves_no_seat_alone():

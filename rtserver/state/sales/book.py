@@ -310,10 +310,7 @@ class Book:
     ) -> Hold:
         """Free units become held ones. `buyer`: who the user is, if anybody."""
         hold = self.new_hold(self.last_number + 1, user, items, amounts, now, expires_at)
-        if buyer is None:
-            buyer = Buyer(user)
-            self.buyers.insert(user, buyer)
-        self.hold_units(buyer, hold)
+        self.hold_units(self.buyer(user) if buyer is None else buyer, hold)
         self.expect_expiry(hold)
         return hold
 
