@@ -346,6 +346,22 @@ def test_holds_are_told_newest_first_also_where_an_older_one_got_another_basket(
     assert [hold["hold"] for hold in possessions(restored, shop.world.now, "ann")["holds"]] == told
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_a_hold_that_expired_before_a_release_stays_expired(late):
+    """Whether or not its timer had fired: she may have paid, and can buy what is free still."""
+    shop = Shop()
+    shop.hold = shop.say("reserve items=a:2")["hold"]
+    shop.world.timers_per_turn = 0 if late else 1_000
+    shop.say(f"wait {HOLD_MS}")
+    other = shop.say("reserve items=a:1 user=bob")["hold"]
+    shop.say("close release=true")
+    shop.world.timers_per_turn = 1_000
+    assert shop.say("get")["state"] == "expired"
+    assert shop.say(f"get hold={other}")["state"] == "cancelled"
+    assert shop.say("confirm late=retake")["items"] == {"a": 2}
+    shop.settle()
+
+
 # --- stock ---
 
 # What was done: what the staff asks, the error, or of `a`: stock, free, held and sold.
