@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rtserver.state.sales import buying
 from rtserver.state.sales.views import possessions
 from tests.sales import HOLD_MS, ITEMS, Shop, rows_of
 from tests.world import Refused
@@ -359,6 +360,18 @@ def test_a_hold_that_expired_before_a_release_stays_expired(late):
     assert shop.say("get")["state"] == "expired"
     assert shop.say(f"get hold={other}")["state"] == "cancelled"
     assert shop.say("confirm late=retake")["items"] == {"a": 2}
+    shop.settle()
+
+
+def test_an_order_is_refunded_in_so_many_parts_and_no_more(monkeypatch):
+    monkeypatch.setattr(buying, "REFUNDS_PER_ORDER_MAX", 2)
+    shop = Shop()
+    shop.hold = shop.say("reserve items=a:4")["hold"]
+    shop.say("confirm")
+    for _ in range(2):
+        shop.say("refund items=a:1")
+    assert shop.attempt("refund items=a:1")[1].name == "limit_reached"
+    assert shop.say("refund")["items"] == {"a": 2}, "the rest may always go back"
     shop.settle()
 
 
