@@ -311,6 +311,10 @@ class Sale:
             place = {**_NO_PLACE, "state": self._state_without_queue(user)}
         else:
             place = self.room.place(now, user)
+            if place["state"] == "none":  # her visit is over, or the queue is younger than it
+                buyer = self.book.buyers.get(user)
+                if buyer is not None:
+                    place["state"] = "holding" if buyer.held else "done"
         if place["state"] == "waiting":
             if self._is_sold_out():
                 return {**_NO_PLACE, "state": "sold_out"}
