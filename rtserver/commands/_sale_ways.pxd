@@ -19,9 +19,10 @@ cdef class SaleWays:
     cdef object address
     cdef Journal journal
     cdef int64_t now
-    cdef bint is_known  # whether the next two are of who calls
+    cdef bint is_known  # whether the next three are of who calls
     cdef bytes caller  # packed, for the ledger
     cdef bytes meta  # packed, for the record; None where it has none
+    cdef bytes addressed_meta  # the same of a command for which the address matters whoever calls
     cdef readonly bytes refusal  # packed: why the last call was refused; None where it was not
     cdef object sale  # looked up last
     cdef Book book
@@ -61,6 +62,6 @@ cdef class SaleWays:
     cdef int _note(self, int step, Hold hold, const Text *reference) except -1
     cdef int _begin_row(self, int step, const char *user, Py_ssize_t size) except -1
     cdef int _end_row(self) except -1
-    cdef int _write(self) except -1
+    cdef int _write(self, bytes meta) except -1
     cdef void _put_item(self, Buffer *to, int64_t units) noexcept
     cdef void _put_id(self, Buffer *to, const char *kind, Hold hold) noexcept

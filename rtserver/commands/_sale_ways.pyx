@@ -181,7 +181,7 @@ cdef class SaleWays:
         put_text(record, user.data, user.size)
         self._put_item(record, units)
         put_bytes(record, b"\xc0\xc0\xc0", 3)
-        self._write()
+        self._write(self.meta)
         reserve(out, RESULT_BYTES + len(self.sku))
         put_bytes(out, <const char *>_hold_key, len(_hold_key))
         self._put_id(out, b"h", hold)
@@ -248,7 +248,7 @@ cdef class SaleWays:
         _put_reference(record, reference)
         put_byte(record, 0xC0)
         put_bytes(record, <const char *>_refuse, len(_refuse))
-        self._write()
+        self._write(self.meta)
         reserve(out, RESULT_BYTES + len(self.sku))
         put_bytes(out, <const char *>_order_key, len(_order_key))
         self._put_id(out, b"o", hold)
@@ -293,7 +293,7 @@ cdef class SaleWays:
         put_text(record, <const char *>self.name, len(self.name))
         put_text(record, user.data, user.size)
         put_byte(record, 0xC0)
-        self._write()
+        self._write(self.addressed_meta)
         put_bytes(out, <const char *>_position_key, len(_position_key))
         put_int(out, position)
         put_bytes(out, <const char *>_eta_key, len(_eta_key))
@@ -424,10 +424,10 @@ cdef class SaleWays:
         """Who calls, as the ledger and the record say it."""
         user, service, address = self.user, self.service, self.address
         self.caller = pack(user or service)
-        self.meta = None
-        if user is not None or service is not None:
-            found = {META_USER: user, META_SERVICE: service, META_ADDRESS: address}
-            self.meta = pack({key: value for key, value in found.items() if value is not None})
+        found = {META_USER: user, META_SERVICE: service, META_ADDRESS: address}
+        known = {key: value for key, value in found.items() if value is not None}
+        self.addressed_meta = pack(known) if known else None
+        self.meta = None if user is None and service is None else self.addressed_meta
         self.is_known = True
 
     cdef int _note(self, int step, Hold hold, const Text *reference) except -1:
@@ -463,13 +463,13 @@ cdef class SaleWays:
         self.ledger.append_packed(PyBytes_FromStringAndSize(<const char *>row.data, row.size))
         return 0
 
-    cdef int _write(self) except -1:
+    cdef int _write(self, bytes meta) except -1:
         """Logs the record, with who acted."""
         cdef Buffer *record = &self.record
-        if self.meta is not None:
+        if meta is not None:
             record.data[0] = 0x94
-            reserve(record, len(self.meta))
-            put_bytes(record, <const char *>self.meta, len(self.meta))
+            reserve(record, len(meta))
+            put_bytes(record, <const char *>meta, len(meta))
         return self.journal.record(record.data, record.size)
 
     cdef void _put_item(self, Buffer *to, int64_t units) noexcept:

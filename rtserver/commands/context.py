@@ -90,6 +90,7 @@ class Context:
         "_rights",
         "_router",
         "address",
+        "addressed",
         "caller",
         "draws",
         "effect",
@@ -113,6 +114,7 @@ class Context:
         self.draws = 0  # fresh ids drawn this turn
         self.effect: list[Any] | None = None  # what to log instead of the arguments
         self.unlogged = False  # nothing of this call needs to be logged
+        self.addressed = False  # what this call did depends on the address
         self.caller: Connection | None = None  # whose user, address and role these are
         self._rights: Rights | None = None
         self._router: Router | None = None
@@ -131,6 +133,10 @@ class Context:
     def log_as(self, *args: Any) -> None:
         """The record holds these arguments: only what was really applied."""
         self.effect = list(args)
+
+    def log_address(self) -> None:
+        """The record says the address, also where nobody is known to have called."""
+        self.addressed = True
 
     def need_proof(self, rank: int, what: str) -> None:
         """Raises RtError where it must be known who calls, and is not."""

@@ -242,6 +242,7 @@ class Dispatcher:
         ctx = self.ctx
         ctx.effect = None
         ctx.unlogged = False
+        ctx.addressed = False
         drawn = ctx.draws
         store = self._store
         try:
@@ -254,8 +255,7 @@ class Dispatcher:
             if meta is None and coalesce is not None and coalesce(journal, args, result):
                 return result
             signed = ctx.user is not None or (command.signed and ctx.service is not None)
-            addressed = command.addressed and ctx.address is not None
-            if signed or addressed or ctx.draws != drawn or meta is not None:
+            if signed or ctx.addressed or ctx.draws != drawn or meta is not None:
                 meta = self._meta(meta or {}, drawn, result)
             journal.add(command, args if ctx.effect is None else ctx.effect, meta)
         except RtError:
@@ -336,6 +336,7 @@ class Dispatcher:
     # --- refusals ---
 
     def _refuse(self, connection: Connection, request_id: int | None, error: RtError) -> None:
+        error.__traceback__ = None  # one that is prepared lives on; these frames must not with it
         self._metrics.count_error(error.kind.name)
         if request_id is None:
             self._metrics.notification_errors += 1

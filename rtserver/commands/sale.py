@@ -276,7 +276,6 @@ def status(store: Store, _ctx: Context, name: str, after: str | None, limit: int
     params=[_name, _user, Param("challenge", TEXT, None)],
     returns=PLACE,
     key="name",
-    addressed=True,
     summary="A place in the queue, one a user; joining again tells where it is.",
 )
 def join(
@@ -291,6 +290,8 @@ def join(
         if sale.room is None or not sale.room.knows(who):
             if sale.asks_challenge:
                 ctx.need_challenge(name, who, challenge)
+            if sale.room is not None and sale.room.counts_addresses:
+                ctx.log_address()
             sale.join(ctx.now, who, tied=herself, address=ctx.address, by=ctx.caller_name)
         elif not (herself and sale.room.tie(who)):
             ctx.log_nothing()

@@ -63,8 +63,7 @@ class Command:
     each record; `older` holds the handlers of earlier versions for replay. coalesce: for writes
     that may be summed up with others of the turn instead of being logged one by one. access: which
     right of its namespace opens the channel that is named (commands.rights); `right` is then what
-    anybody needs. signed: a record says also which back end called. addressed: what it does depends
-    on the caller's address, so a record says that whoever called. keeper: whose life bounds how
+    anybody needs. signed: a record says also which back end called. keeper: whose life bounds how
     long its answers to idempotency keys are remembered (None: their age). unproven: may be called
     before it is known who calls, where that must be known. offloaded: the handler may answer with a
     coroutine, whose result is the reply.
@@ -76,7 +75,6 @@ class Command:
         "_places",
         "access",
         "ack",
-        "addressed",
         "coalesce",
         "cost",
         "effect",
@@ -120,7 +118,6 @@ class Command:
         offloaded: bool = False,
         unproven: bool = False,
         signed: bool = False,
-        addressed: bool = False,
         keeper: Keeper | None = None,
     ) -> None:
         self.name = name
@@ -142,7 +139,6 @@ class Command:
         self.offloaded = offloaded
         self.unproven = unproven
         self.signed = signed
-        self.addressed = addressed
         self.keeper = keeper
         self._places = {param.name: place for place, param in enumerate(self.params)}
         self._checks = tuple(param.kind.check for param in self.params)

@@ -31,6 +31,7 @@ from rtserver.wire.codec import pack
 
 __all__ = ["Subject", "SubjectKind", "Watch", "Watched", "Watches", "malformed", "parts_of"]
 
+_PART_LOOKS = 2  # that a list or a map of a state costs, beside its entries
 _only_spelling = re.compile(r"(?:[^%]|%25|%3A)*+").fullmatch
 
 
@@ -99,7 +100,8 @@ class Watch:
     @property
     def weight(self) -> int:
         """About how many looks it costs to make its state."""
-        return sum(len(part) for part in self._state.values() if isinstance(part, list | dict))
+        parts = [part for part in self._state.values() if isinstance(part, list | dict)]
+        return sum(map(len, parts), _PART_LOOKS * len(parts))
 
     def may_differ(self, now: int) -> bool:
         """Whether its state may be another one than at the last call. Cheap."""

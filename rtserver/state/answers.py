@@ -16,8 +16,10 @@ that was forgotten ages like the rest.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict, deque
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from rtserver.errors import DUPLICATE, KEY_REUSED, LIMIT_REACHED, OVERLOADED, RtError
@@ -35,6 +37,7 @@ CLIENT_KEYS_MAX: Final = 10_000  # answers one SDK connection may leave unheard
 TIMER_KIND: Final = "answers"
 _FORGOTTEN_PER_TIMER = 500
 _CHUNK = 1_000
+_number = attrgetter("number")
 
 
 def fingerprint(packed_call: bytes) -> bytes:
@@ -45,13 +48,23 @@ def fingerprint(packed_call: bytes) -> bytes:
 class _Client:
     """The keys of one SDK connection."""
 
-    __slots__ = ("answers", "done", "owners", "used_at")
+    __slots__ = ("answers", "done", "looked_at", "owners", "used_at")
 
     def __init__(self, now: int) -> None:
         self.done = 0
-        self.answers: OrderedDict[int, Answer] = OrderedDict()
+        self.answers: list[Answer] = []  # those not heard, by number
         self.owners: tuple[Owner, ...] = ()  # which it wrote to; most write to one
         self.used_at = now
+        self.looked_at = now  # or used; see Answers._forget_clients
+
+    def find(self, number: int) -> Answer | None:
+        place = bisect_left(self.answers, number, key=_number)
+        found = self.answers[place : place + 1]
+        return found[0] if found and found[0].number == number else None
+
+    def add(self, answer: Answer) -> None:
+        place = bisect_left(self.answers, answer.number, key=_number)
+        self.answers.insert(place, answer)
 
     def living_owners(self) -> tuple[Owner, ...]:
         if not all(owner.alive for owner in self.owners):
@@ -82,7 +95,7 @@ class Answers:
         self._text: ShardedMap[Answer] = ShardedMap()
         self._order: deque[str] = deque()  # the names in _text, oldest first
         self._clients: ShardedMap[_Client] = ShardedMap()
-        self._client_order: deque[tuple[int, str]] = deque()  # (looked at or used, name)
+        self._client_order: deque[str] = deque()  # by when they were looked at
         self._sources: ShardedMap[int] = ShardedMap()
         self.owners = Owners()
         self.client_keys = 0  # answers not heard, without those kept for an owner
@@ -130,7 +143,7 @@ class Answers:
                 f"number {number} of client {client_id!r} is at or below {client.done}, which"
                 " was reported done",
             )
-        return client.answers.get(number)
+        return client.find(number)
 
     def check_room(self, scope: str, key: Key, *, owned: bool = False) -> None:
         """Raises RtError overloaded where the answer of a new keyed write cannot be kept.
@@ -149,7 +162,7 @@ class Answers:
         if isinstance(key, str):
             return
         client = self._clients.get(_name(scope, key[0]))
-        if client is None or (client.answers and next(iter(client.answers)) <= key[2]):
+        if client is None or (client.answers and client.answers[0].number <= key[2]):
             return  # some are reported done with this very call
         if len(client.answers) >= CLIENT_KEYS_MAX:
             raise RtError(
@@ -169,15 +182,16 @@ class Answers:
     ) -> None:
         """Keeps the first success of a keyed write, as long as its owner lives if it has one."""
         owner = None if owned_by is None else self.owners.open(owned_by)
-        answer = Answer(call, result, now, owner)
+        number = 0 if isinstance(key, str) else key[1]
+        answer = Answer(call, result, now, owner, number)
         if not isinstance(key, str):
-            client_id, number, done = key
+            client_id, _, done = key
             client = self._client(now, _name(scope, client_id))
             client.used_at = now
             self._forget_done(client, done)
             if owner is not None:
                 self._join(client, owner)
-            self._add(client, number, answer)
+            self._add(client, answer)
         elif owner is not None:
             self.owners.keep(owner, _name(scope, key), answer)
         else:
@@ -199,21 +213,17 @@ class Answers:
                 due = now + self._settings.idempotency_client_age_ms
                 self._timers.add(due, TIMER_KIND, "clients")
             self._clients.insert(name, client)
-            self._client_order.append((now, name))
+            self._client_order.append(name)
         return client
 
     def _join(self, client: _Client, owner: Owner) -> None:
         """The client is remembered as long as the owner."""
         if owner not in client.living_owners():
-            client.owners += (owner,)
-            self.owners.count_client(owner)
+            client.owners = self.owners.joined(client.owners, owner)
 
-    def _add(self, client: _Client, number: int, answer: Answer) -> None:
-        client.answers[number] = answer
+    def _add(self, client: _Client, answer: Answer) -> None:
+        client.add(answer)
         self._count(answer, 1)
-
-    def _drop(self, client: _Client, number: int) -> None:
-        self._count(client.answers.pop(number), -1)
 
     def _count(self, answer: Answer, change: int) -> None:
         if is_alive(answer.owner):
@@ -225,12 +235,10 @@ class Answers:
         if done <= client.done:
             return
         client.done = done
-        answers = client.answers
-        while answers:
-            number = next(iter(answers))
-            if number > done:
-                return
-            self._drop(client, number)
+        count = bisect_right(client.answers, done, key=_number)
+        for answer in client.answers[:count]:
+            self._count(answer, -1)
+        del client.answers[:count]
 
     def forget_owner(self, name: str) -> None:
         """The owner is no more, and with it the text keys kept for it."""
@@ -266,23 +274,29 @@ class Answers:
             budget -= 1
             if not self._client_order:
                 return None
-            looked_at, name = self._client_order[0]
-            if looked_at + age > now:
-                return looked_at + age
-            self._client_order.popleft()
+            name = self._client_order[0]
             client = self._clients.get(name)
             assert client is not None, "every name in the order has a client"
+            if client.looked_at + age > now:
+                return client.looked_at + age
+            self._client_order.popleft()
             if client.used_at + age > now:
-                self._client_order.append((client.used_at, name))
+                client.looked_at = client.used_at
+                self._client_order.append(name)
                 continue
             budget -= len(client.answers)
-            for number in [n for n, one in client.answers.items() if not is_alive(one.owner)]:
-                self._drop(client, number)
+            self._forget_unowned(client)
             if client.living_owners():
-                self._client_order.append((now, name))
+                client.looked_at = now
+                self._client_order.append(name)
             else:
                 self._clients.pop(name)
         return now
+
+    def _forget_unowned(self, client: _Client) -> None:
+        kept = [answer for answer in client.answers if is_alive(answer.owner)]
+        self.client_keys -= len(client.answers) - len(kept)
+        client.answers = kept
 
     # --- sources ---
 
@@ -324,10 +338,10 @@ class Answers:
         yield ["keys", rows]
         for kept in self.owners.dump():
             yield ["kept", *kept]
-        for looked_at, name in self._client_order:
+        for name in self._client_order:
             client = self._clients.get(name)
             if client is not None:
-                yield ["client", name, looked_at, *_client_row(client)]
+                yield ["client", name, *_client_row(client)]
         yield ["sources", [list(row) for row in self._sources.items()]]
 
     def load(self, chunk: list[Any]) -> None:
@@ -354,13 +368,14 @@ class Answers:
     ) -> None:
         client = _Client(used_at)
         client.done = done
+        client.looked_at = looked_at
         for owner in owners:
             self._join(client, self.owners.open(owner))
         for number, call, result, at, *owned_by in answers:
             of = self.owners.open(owned_by[0]) if owned_by else None
-            self._add(client, number, Answer(call, result, at, of))
+            self._add(client, Answer(call, result, at, of, number))
         self._clients.insert(name, client)
-        self._client_order.append((looked_at, name))
+        self._client_order.append(name)
 
     def check(self) -> None:
         """Raises where the counts are not what there is. O(n)."""
@@ -370,7 +385,7 @@ class Answers:
         for _, client in self._clients.items():
             for owner in client.living_owners():
                 found.setdefault(owner, [0, 0])[0] += 1
-            for answer in client.answers.values():
+            for answer in client.answers:
                 if is_alive(answer.owner):
                     found[answer.owner][1] += 1
                 else:
@@ -386,14 +401,15 @@ class Answers:
 
 
 def _client_row(client: _Client) -> list[Any]:
-    """[done, used_at, answers, owners]. An answer that is kept for an owner ends with its name;
-    without owners the row is that of older snapshots."""
+    """[looked_at, done, used_at, answers, owners]. An answer that is kept for an owner ends with
+    its name; without owners the row is that of older snapshots."""
     answers = [
-        [number, *one.as_row(), *([one.owner.name] if is_alive(one.owner) else [])]
-        for number, one in client.answers.items()
+        [one.number, *one.as_row(), *([one.owner.name] if is_alive(one.owner) else [])]
+        for one in client.answers
     ]
     owners = [owner.name for owner in client.living_owners()]
-    return [client.done, client.used_at, answers, *([owners] if owners else [])]
+    row = [client.looked_at, client.done, client.used_at, answers]
+    return [*row, owners] if owners else row
 
 
 def _name(scope: str, key: str) -> str:

@@ -38,9 +38,12 @@ class Owner:
 class Answer:
     """A first success: what was called and what was answered (packed)."""
 
-    __slots__ = ("at", "call", "owner", "result")
+    __slots__ = ("at", "call", "number", "owner", "result")
 
-    def __init__(self, call: bytes, result: bytes, at: int, owner: Owner | None = None) -> None:
+    def __init__(
+        self, call: bytes, result: bytes, at: int, owner: Owner | None = None, number: int = 0
+    ) -> None:
+        self.number = number  # of the SDK connection's key
         self.call = call
         self.result = result
         self.at = at
@@ -60,7 +63,7 @@ class Owners:
     __slots__ = ("_graves", "_owners", "_text", "kept", "kept_max")
 
     def __init__(self) -> None:
-        self._owners: ShardedMap[Owner] = ShardedMap()  # those alive
+        self._owners: ShardedMap[tuple[Owner]] = ShardedMap()  # those alive
         self._text: ShardedMap[Answer] = ShardedMap()  # also of graves, until they are reclaimed
         self._graves: deque[Owner] = deque()
         self.kept = 0
@@ -77,11 +80,15 @@ class Owners:
 
     def open(self, name: str) -> Owner:
         """The owner of this name."""
-        owner = self._owners.get(name)
-        if owner is None:
-            owner = Owner(name)
-            self._owners.insert(name, owner)
-        return owner
+        return self._alone(name)[0]
+
+    def _alone(self, name: str) -> tuple[Owner]:
+        """The owner in a tuple, which most SDK connections share."""
+        alone = self._owners.get(name)
+        if alone is None:
+            alone = (Owner(name),)
+            self._owners.insert(name, alone)
+        return alone
 
     # --- text keys ---
 
@@ -97,10 +104,11 @@ class Owners:
 
     # --- what others hold ---
 
-    def count_client(self, owner: Owner) -> None:
-        """One more SDK connection wrote to it."""
+    def joined(self, owners: tuple[Owner, ...], owner: Owner) -> tuple[Owner, ...]:
+        """The owners that an SDK connection wrote to, with one that it had not written to."""
         owner.clients += 1
         self.kept += 1
+        return owners + self._alone(owner.name)
 
     def count_answer(self, owner: Owner, change: int) -> None:
         """An answer that an SDK connection did not hear came (1) or went (-1)."""
@@ -111,10 +119,9 @@ class Owners:
 
     def forget(self, name: str) -> int:
         """The owner is no more; how many answers of SDK connections have lost it."""
-        owner = self._owners.get(name)
-        if owner is None:
+        if name not in self._owners:
             return 0
-        self._owners.pop(name)
+        (owner,) = self._owners.pop(name)
         owner.alive = False
         self.kept -= len(owner)
         self._graves.append(owner)
@@ -142,7 +149,7 @@ class Owners:
 
     def dump(self) -> Iterator[list[Any]]:
         """[owner, rows] of text keys, in order."""
-        for name, owner in self._owners.items():
+        for name, (owner,) in self._owners.items():
             for names in in_chunks(owner.names):
                 yield [name, [[key, *self._known(key).as_row()] for key in names]]
 
@@ -160,7 +167,7 @@ class Owners:
         """Raises where names, answers and counts disagree. O(n). How many SDK connections and
         answers of them are counted."""
         kept = names = 0
-        for _, owner in self._owners.items():
+        for _, (owner,) in self._owners.items():
             kept += len(owner)
             names += len(owner.names)
             for key in owner.names:

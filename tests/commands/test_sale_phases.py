@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rtserver.state.sales.views import possessions
 from tests.sales import HOLD_MS, ITEMS, Shop, rows_of
 from tests.world import Refused
 
@@ -323,6 +324,26 @@ def test_sold_out_is_final_only_when_nothing_can_come_back():
     shop.say("refund items=c:1")
     assert refused("c:2") == {"final": True, "free": 1, "item": "c"}
     shop.settle()
+
+
+def test_a_refusal_that_is_prepared_keeps_nobody_who_heard_it():
+    shop = Shop(items={"c": 1})
+    shop.say("reserve items=c:1")
+    for user in ("bob", "cyd"):
+        assert shop.attempt("reserve items=c:1", "user", user)[1].name == "sold_out"
+    refusal = shop.world.store.sales.find("s").book.items.get("c").refusal
+    assert refusal is not None
+    assert refusal.__traceback__ is None, "its frames hold the connection, and the sale itself"
+
+
+def test_holds_are_told_newest_first_also_where_an_older_one_got_another_basket():
+    shop = Shop(per_user=0)
+    first, second = (shop.say("reserve items=a:1")["hold"] for _ in range(2))
+    shop.say(f"reserve items=a:2 hold={first}")
+    told = [hold["hold"] for hold in shop.say("place")["holds"]]
+    assert told == [second, first]
+    restored = shop.world.restored().sales.find("s")
+    assert [hold["hold"] for hold in possessions(restored, shop.world.now, "ann")["holds"]] == told
 
 
 # --- stock ---

@@ -258,6 +258,17 @@ def test_the_expected_wait_follows_what_really_happens():
     shop.settle()
 
 
+def test_joins_behind_a_full_shop_change_nothing_but_the_line():
+    """Some of them take a short way that does not ask who may come in; the log does ask."""
+    shop = Shop(queue=queue(rate_per_s=10, active_max=1))
+    for user in names(0, 5):
+        join(shop, user)
+        shop.say("wait 137")
+    shop.settle()
+    shop.ask("sale.configure", name="s", queue={"rate_per_s": 1_000, "active_max": 3})
+    shop.settle()
+
+
 # --- passes ---
 
 

@@ -64,9 +64,12 @@ class Operation:
 class _Line:
     """`proof`: a token or the secret of a back end."""
 
+    watches = False  # whether it can be told of changes
+
     def __init__(self, address, proof):
         self.address = address
         self.proof = proof
+        self.pushes = []  # [method, params]
         self._reader = self._writer = None
 
     async def open(self):
@@ -105,6 +108,12 @@ class _Line:
         assert one.state == OK, one
         return one.told
 
+    def pushed(self):
+        """Messages that came since the last call, as (channel, offset, data)."""
+        found = [(one["channel"], one["offset"], one["data"]) for _, one in self.pushes]
+        self.pushes.clear()
+        return found
+
 
 @contextlib.contextmanager
 def _cuts():
@@ -119,6 +128,8 @@ def _cuts():
 
 class RtLine(_Line):
     """Binary frames over TCP."""
+
+    watches = True
 
     async def begin(self):
         self._last_id = 0
@@ -142,9 +153,14 @@ class RtLine(_Line):
 
     async def answers(self, _operations):
         while self._open:
-            for body in await self.read():
-                if body[0] == 1:
-                    self._open.pop(body[1]).settle(body[2], body[3])
+            self.take(await self.read())
+
+    def take(self, bodies):
+        for body in bodies:
+            if body[0] == 1:
+                self._open.pop(body[1]).settle(body[2], body[3])
+            else:
+                self.pushes.append(body[1:])
 
     async def read(self):
         (length,) = struct.unpack(">I", await self._reader.readexactly(4))

@@ -32,6 +32,8 @@ class Sale:
         self.queue = QUEUE if kind == "queue" else None
         self.buyers = []
         self.restocks = []
+        self.pushed = []  # steps, as whoever watches the ledger was told
+        self.epoch = None  # of that
         self.opened = False  # and somebody was told so
         if kind == "hall":
             places = {f"{zone}{row}-{seat}": (zone, row, seat) for zone, row, seat in SEATS}
@@ -99,6 +101,8 @@ class Buyer:
         self.operations = []
         self.numbers = 0
         self.position = None  # the last one that she was told after the opening
+        self.watched = set()  # holds and orders that she was shown
+        self.was_let_in = False
 
     # --- operations ---
 
@@ -120,6 +124,12 @@ class Buyer:
 
     def identity(self):
         return {"as_user": self.user} if self.acts_for else {}
+
+    def sees(self, place):
+        """She was pushed where she is and what she has."""
+        self.watched |= {one["hold"] for one in place["holds"]}
+        self.watched |= {one["order"] for one in place["orders"]}
+        self.was_let_in |= self.sale.queue is not None and place["state"] == "admitted"
 
     # --- scripts ---
 

@@ -154,12 +154,64 @@ class Shopper(Party):
                 await self.shop(self.visit)
 
     async def shop(self, visit):
-        async with self.line(token(visit.buyer.user)) as line:
+        buyer = visit.buyer
+        async with self.line(token(buyer.user)) as line:
+            if line.watches:
+                channel = f"$sale:{buyer.sale.name}:user:{buyer.user}"
+                await line.call("channel.subscribe", channel=channel)
             while self.going and not visit.ended:
                 try:
                     await self.send(line, [visit.operation], 0.02)
                 finally:
                     visit.heard(self.trial)
+                    for _, _, place in line.pushed():
+                        buyer.sees(place)
+
+
+class Watcher(Party):
+    """Watches all sales and their ledgers, and goes on after each kill where it was."""
+
+    async def live(self):
+        async with RtLine(self.trial.server.address, OPS) as line:
+            watched = {}
+            while self.going:
+                for sale in self.trial.sales:
+                    if f"$sale:{sale.name}" not in watched:
+                        watched[f"$sale:{sale.name}"] = watched[f"$sale:{sale.name}:ledger"] = sale
+                        await self.watch(line, sale)
+                await asyncio.sleep(0.02)
+                await line.call("server.time")  # pushes come with its answer
+                for channel, offset, data in line.pushed():
+                    if channel.endswith(":ledger"):
+                        self.take(watched[channel], offset, data)
+                    else:
+                        adds_up(data)
+
+    async def watch(self, line, sale):
+        await line.call("channel.subscribe", channel=f"$sale:{sale.name}")
+        since = [sale.epoch, len(sale.pushed)] if sale.epoch else None
+        channel = f"$sale:{sale.name}:ledger"
+        told = await line.call("channel.subscribe", channel=channel, since=since)
+        assert told["recovered"] or since is None, told
+        if since is None:
+            sale.pushed = [None] * (told["offset"] - len(told["messages"]))
+        sale.epoch = told["epoch"]
+        for message in told["messages"]:
+            self.take(sale, message["offset"], message["data"])
+
+    def take(self, sale, offset, step):
+        assert offset == len(sale.pushed) + 1, "a gap, or a repetition"
+        sale.pushed.append(step)
+
+
+def adds_up(status):
+    """What was pushed of a sale: all of it, or what changed."""
+    balances = [
+        *status.get("items", {}).values(),
+        *([status["total"]] if "total" in status else []),
+    ]
+    for told in balances:
+        assert told["stock"] == told["free"] + told["held"] + told["sold"], told
 
 
 class Racer(Party):

@@ -123,10 +123,12 @@ class Proof:
         self.restocks = []
         self.orders = []  # ids of holds in the order of their sale
         self.counts = Counter()  # (user, step) -> how often
+        self.steps = []
 
     def take(self, step, seed):
         """The next step; `seed` as the sale tells it."""
         self.seq += 1
+        self.steps.append(step)
         assert step["seq"] == self.seq
         assert step["at"] >= self.at, "time went backwards"
         self.at = step["at"]

@@ -44,6 +44,12 @@ class Record:
         self._agree("sale.confirm", self.sold, orders)
         for method, step in COUNTED.items():
             self._count(method, self.told[step], self.proof.counts[self.buyer.user, step])
+        assert {"h" + name[1:] for name in self.buyer.watched} <= self.holds.keys()
+        assert {name for name in self.buyer.watched if name[0] == "o"} <= {
+            "o" + name[1:] for name in orders
+        }
+        if self.buyer.was_let_in:
+            assert self.proof.counts[self.buyer.user, "admitted"], self.buyer.user
         joined = self.proof.counts[self.buyer.user, "joined"]
         assert bool(joined) or not self.told["joined"], self.buyer.operations
         self._count("sale.join", min(joined, self.told["joined"]), joined)  # again: the same place

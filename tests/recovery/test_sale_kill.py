@@ -22,7 +22,8 @@ from collections import Counter, deque
 
 import pytest
 
-from tests.process import ServerProcess
+from rtserver.state.sales.ledger import MOVES
+from tests.process import ServerProcess, cli
 from tests.recovery.lines import OK, OPEN, RtLine
 from tests.recovery.sale_buyers import Buyer, Sale
 from tests.recovery.sale_parties import (
@@ -35,6 +36,7 @@ from tests.recovery.sale_parties import (
     Shopper,
     Staff,
     Till,
+    Watcher,
 )
 from tests.recovery.sale_records import Record
 
@@ -62,10 +64,11 @@ class Trial:
     """`manual`: time moves only as the clock party moves it; else it is real and the wall's clock
     is not."""
 
-    def __init__(self, folder, seed, *, manual):
+    def __init__(self, folder, seed, *, manual, life_s):
         self.folder = folder
         self.seed = seed
         self.manual = manual
+        self.life_s = life_s  # at most
         self.hold_ms = 10_000 if manual else 500
         self.chance = random.Random(seed)
         options = ["--config", folder / "config.toml", *(["--manual-clock"] if manual else [])]
@@ -79,11 +82,12 @@ class Trial:
         self.answered = deque(maxlen=3_000)  # operations with a key that succeeded
         self.races = Counter()  # what racers were told
         self.totals = Counter()
+        self.steps = Counter()  # of all ledgers
         self.tasks = []
         self.parties = [
             *(Till(self, f"till{n}") for n in range(4)),
             *(Shopper(self, f"shopper{n}") for n in range(10)),
-            *(party(self, party.__name__) for party in (Clock, Staff, Racer)),
+            *(party(self, party.__name__) for party in (Clock, Staff, Racer, Watcher)),
         ]
         self.configure()
 
@@ -129,15 +133,15 @@ class Trial:
 
     # --- lives of the server ---
 
-    async def run(self, kills, until):
+    async def run(self, rounds, until):
         await self.start()
         async with self.staff() as line:
             for kind in ("plain", "queue", "hall"):
                 await self.create(line, kind)
         self.tasks = [asyncio.create_task(party.run()) for party in self.parties]
         try:
-            while self.kills < kills and time.monotonic() < until:
-                await self.live(self.chance.uniform(0.3, 1.5))
+            while self.rounds < rounds and time.monotonic() < until:
+                await self.live(self.chance.uniform(0.3, self.life_s))
                 self.server.kill()
                 self.kills += 1
                 await self.park()
@@ -181,18 +185,29 @@ class Trial:
 
     async def finish(self):
         """A last life, in which what is open is answered; then an orderly end, after which the
-        whole ledger is read once more."""
+        log is replayed from its first record and the whole ledger is read once more."""
         await self.live(1)
         await self.park()
         async with self.staff() as line:
             for sale in list(self.sales):
                 await self.end(line, sale)
+            for sale in self.ended:  # some came late, or got their money back
+                await self.prove(line, sale)
         assert await asyncio.to_thread(self.server.stop) == 0
+        await asyncio.to_thread(self.audit)
         await asyncio.to_thread(self.server.start)
         async with self.staff() as line:
             for sale in self.ended:
                 sale.proof = sale.fresh_proof()
                 await self.prove(line, sale)
+
+    def audit(self):
+        done = cli("log", "audit-sales", self.folder / "data", "--json", timeout_s=300)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        found = {one["name"]: one for one in json.loads(done.stdout)["sales"]}
+        for sale in self.ended:
+            steps = found[sale.name]["steps"]
+            assert steps == sale.proof.seq, (sale.name, steps, sale.proof.seq)
 
     # --- sales ---
 
@@ -221,7 +236,8 @@ class Trial:
         self.sales.remove(sale)
         self.ended.append(sale)
         self.totals["buyers"] += len(sale.buyers)
-        self.totals["steps"] += sale.proof.seq
+        self.steps.update(step["step"] for step in sale.proof.steps)
+        self.totals["pushed"] += len(sale.pushed)
         self.totals["holds"] += len(sale.proof.holds)
         self.totals["orders"] += len(sale.proof.orders)
 
@@ -247,6 +263,8 @@ class Trial:
         if sale.queue:
             found = len(proof.queue.waiting), len(proof.queue.visits)
             assert (status["waiting"], status["active"]) == found
+        for place, step in enumerate(sale.pushed):
+            assert step in (None, proof.steps[place]), "what was pushed is not what happened"
         audit = await line.call("sale.audit", name=sale.name)
         assert audit["ok"], audit
         await self.prove_orders(line, sale)
@@ -298,32 +316,38 @@ async def pages(line, method, field, sale, *, after):
 # --- the tests ---
 
 
-async def trial(tmp_path, pytestconfig, capsys, *, kills, seconds, manual=True):
+async def trial(tmp_path, pytestconfig, capsys, *, rounds, seconds, manual=True, life_s=1.2):
     seed = pytestconfig.getoption("--seed")
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
-    one = Trial(tmp_path, seed, manual=manual)
+    one = Trial(tmp_path, seed, manual=manual, life_s=life_s)
     try:
-        await one.run(kills, time.monotonic() + seconds)
+        await one.run(rounds, time.monotonic() + seconds)
     except BaseException as error:
         error.add_note(f"run it again with --seed {seed}")
         raise
     finally:
         one.server.kill()
     with capsys.disabled():
-        sums = [dict(one.totals), "races", dict(one.races)]
+        sums = dict(one.totals + one.steps)
         sys.stdout.write(f"\nseed {seed}, {one.rounds} rounds, {one.kills} kills, {sums}\n")
-    assert one.totals["orders"] > 20 * one.rounds, "too little load to mean anything"
+    for what in ("orders", "pushed"):
+        assert one.totals[what] > 20 * one.rounds, "too little load to mean anything"
+    return one
 
 
 async def test_what_buyers_were_told_survives_kills(tmp_path, pytestconfig, capsys):
-    await trial(tmp_path, pytestconfig, capsys, kills=5, seconds=20)
+    await trial(tmp_path, pytestconfig, capsys, rounds=5, seconds=20)
 
 
 async def test_with_real_time_and_a_wall_clock_that_jumps(tmp_path, pytestconfig, capsys):
-    await trial(tmp_path, pytestconfig, capsys, kills=2, seconds=10, manual=False)
+    await trial(tmp_path, pytestconfig, capsys, rounds=2, seconds=10, manual=False)
 
 
 @pytest.mark.torture
 @pytest.mark.parametrize("manual", [True, False])
 async def test_minutes_of_kills(tmp_path, pytestconfig, capsys, manual):
-    await trial(tmp_path, pytestconfig, capsys, kills=10_000, seconds=240, manual=manual)
+    terms = {"rounds": 10_000, "seconds": 230, "manual": manual, "life_s": 4}
+    one = await trial(tmp_path, pytestconfig, capsys, **terms)
+    assert len(one.races) > 1
+    if manual:
+        assert one.steps.keys() | {"configured"} == MOVES.keys()

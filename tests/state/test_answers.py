@@ -163,6 +163,16 @@ def test_done_and_unheard_answers_last_as_long_as_an_owner(store):
     assert (len(store.answers), store.answers.owners.kept) == (0, 2)
 
 
+def test_numbers_may_come_in_any_order(store):
+    for number in (5, 2, 4, 1):
+        store.remember(["c", number, 0], result=str(number).encode(), owner="sale 1")
+    assert [store.find(["c", n, 0]) for n in range(1, 7)] == [b"1", b"2", None, b"4", b"5", None]
+    store.remember(["c", 6, 4])
+    assert (len(store.answers), store.answers.owners.kept) == (1, 2)
+    assert is_done(store, 4)
+    assert store.find(["c", 5, 4]) == b"5"
+
+
 def test_what_a_client_got_from_a_forgotten_owner_ages_like_the_rest(store):
     store.remember(["c", 1, 0], result=b"1", owner="sale 1")
     store.advance(5 * CLIENT_AGE)

@@ -34,6 +34,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from rtserver.errors import LIMIT_REACHED, NO_PASS, RATE_LIMITED, RtError, shown
+from rtserver.limits import TIME_MAX
 from rtserver.state.chunks import in_chunks
 from rtserver.state.sales.outflow import Outflow
 from rtserver.state.sales.terms import QueueTerms
@@ -90,7 +91,7 @@ class WaitingRoom:
         self._joins: Tally = new_tally()  # of users and of addresses, places given to each while
         self._addresses: Tally = new_tally()  # there was a limit
         self._credit = _ONE  # admissions allowed, in thousandths, at the time beside it
-        self._credit_at: int | None = None  # None: it begins to grow with the first look
+        self._credit_at: int | None = None  # None: it begins to grow with the first admission
         self._outflow = Outflow(terms.active_max)
 
     def __len__(self) -> int:
@@ -105,6 +106,11 @@ class WaitingRoom:
     def knows(self, user: str) -> bool:
         """Whether a user waits, is admitted, or holds something."""
         return user in self._line or user in self._visits
+
+    @property
+    def counts_addresses(self) -> bool:
+        """Whether it matters from where somebody joins."""
+        return self.terms.per_address > 0
 
     # --- the line ---
 
@@ -182,12 +188,13 @@ class WaitingRoom:
         self._credit_at = now
 
     def admit(self, now: int, units: int) -> list[str]:
-        """Lets in as many as rate, active_max and the free units allow now, at most a slice."""
-        if not self.started:
+        """Lets in as many as rate, active_max and the free units allow now, at most a slice. Where
+        nobody can come in, whatever the rate says, nothing changes: then a join need not ask."""
+        most = self._room_for(units) if self.started else 0
+        if not most:
             return []
-        self._credit = self._credit_now(now)
-        self._credit_at = now
-        count = min(self._credit // _ONE, self._room_for(units))
+        credit = self._credit_now(now)
+        count = min(credit // _ONE, most)
         if not count:
             return []
         terms, line, visits = self.terms, self._line, self._visits
@@ -197,7 +204,8 @@ class WaitingRoom:
             visits.place(user, now + terms.pass_ms)
             if terms.dwell_ms:
                 self._ready.put(user, now + terms.dwell_ms)
-        self._credit -= count * _ONE
+        self._credit = credit - count * _ONE
+        self._credit_at = now
         self._outflow.count(now, count)
         return admitted
 
@@ -362,7 +370,8 @@ class WaitingRoom:
             return position * elapsed // departures
         terms = self.terms
         behind = max(0, position - max(0, terms.active_max - self.active))
-        return max(position * 1_000 // terms.rate_per_s, behind * terms.pass_ms // terms.active_max)
+        promised = behind * terms.pass_ms // terms.active_max
+        return min(TIME_MAX, max(position * 1_000 // terms.rate_per_s, promised))
 
     # --- memory and snapshots ---
 

@@ -36,8 +36,8 @@ from rtserver.state.sales.terms import ItemTerms, SaleTerms
 
 __all__ = ["PlaceChanged", "Sale"]
 
-_EXPIRED_PER_FIRE = 200
-_RELEASED_AT_ONCE = 1_000
+_ENDED_PER_FIRE = 400  # holds and items in them, whose time is over
+_RELEASED_AT_ONCE = 2_000
 _NO_PLACE: Final = {
     "state": "none",
     "position": None,
@@ -441,7 +441,7 @@ class Sale:
         if not self.closed and _is_due(terms.closes_at, now):
             self._close(now, None)
         if self._releasing:
-            self._release_holds(now, _EXPIRED_PER_FIRE)
+            self._release_holds(now, _ENDED_PER_FIRE)
         self._expire_holds(now)
         if self.room is not None:
             for user in self.room.expire(now):
@@ -450,17 +450,20 @@ class Sale:
         self.proceed(now)
 
     def _expire_holds(self, now: int) -> None:
-        for _ in range(_EXPIRED_PER_FIRE):
+        left = _ENDED_PER_FIRE
+        while left > 0:
             hold = self.book.next_due()
             if hold is None or hold.expires_at > now:
                 return
+            left -= 1 + len(hold.items)
             self.give_back(hold, EXPIRED, now, "expired", None)
 
-    def _release_holds(self, now: int, most: int) -> None:
-        for _ in range(most):
+    def _release_holds(self, now: int, left: int) -> None:
+        while left > 0:
             hold = self.book.next_due()
             if hold is None:
                 return
+            left -= 1 + len(hold.items)
             self.give_back(hold, CANCELLED, now, "released", None)
 
     def look_ahead(self, now: int) -> None:
