@@ -45,10 +45,6 @@ class TimerQueue(Generic[T]):
         """When the earliest timer falls due; None without timers."""
         return self._timers.first()[0] if len(self._timers) else None
 
-    def first(self) -> T | None:
-        """The item of the earliest timer; None without timers."""
-        return self._timers.first()[2] if len(self._timers) else None
-
     def count_due(self, now_ms: int, limit: int) -> int:
         """How many timers are due at `now_ms`, at most `limit`."""
         return min(limit, self._timers.rank_past_key(now_ms))

@@ -301,9 +301,7 @@ def test_large_baskets_go_back_a_slice_a_turn(release):
         shop.say("wait 1")
         held.append(shop.say("status")["total"]["held"])
     assert held[0] >= 800
-    assert all(
-        before - after <= 600 for before, after in pairwise(held)
-    )  # in three turns
+    assert all(before - after <= 600 for before, after in pairwise(held))  # in three turns
     shop.settle()
 
 

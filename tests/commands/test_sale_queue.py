@@ -218,6 +218,20 @@ def test_a_cancelled_hold_leaves_the_pass_as_long_as_it_lasts():
     shop.settle()
 
 
+def test_who_bought_is_done_also_when_another_hold_of_hers_expired():
+    shop = Shop(queue=queue(), per_user=2)
+    join(shop, "ann")
+    shop.say("wait 1000")
+    reserve(shop, "ann")
+    first = shop.hold
+    reserve(shop, "ann")
+    shop.say(f"confirm hold={first}")
+    assert states(shop, "ann") == ["holding"]
+    shop.say(f"wait {HOLD_MS}")
+    assert states(shop, "ann") == ["done"]
+    shop.settle()
+
+
 def test_a_pause_stops_admissions_and_not_joins():
     shop = Shop(queue=queue(active_max=1))
     join(shop, "u00", "u01")
