@@ -288,9 +288,10 @@ def baskets(shop, count):
 @pytest.mark.parametrize("release", [True, False])
 def test_large_baskets_go_back_a_slice_a_turn(release):
     shop = Shop(items=seats(0, 1_000), per_user=0)
-    shop.ask("sale.restock", name="s", items=seats(1_000, 1_000))
-    baskets(shop, 20)
-    hold = shop.ask("sale.place", name="s", user="u1900")["holds"][0]["hold"]
+    for first in range(1_000, 4_000, 1_000):
+        shop.ask("sale.restock", name="s", items=seats(first, 1_000))
+    baskets(shop, 40)
+    hold = shop.ask("sale.place", name="s", user="u3900")["holds"][0]["hold"]
     if release:
         shop.say("close release=true")
     else:
@@ -300,8 +301,8 @@ def test_large_baskets_go_back_a_slice_a_turn(release):
         assert shop.ask("sale.get", hold=hold)["state"] == ("cancelled" if release else "expired")
         shop.say("wait 1")
         held.append(shop.say("status")["total"]["held"])
-    assert held[0] >= 800
-    assert all(before - after <= 600 for before, after in pairwise(held))  # in three turns
+    assert held[0] >= 1_500
+    assert all(before - after <= 1_200 for before, after in pairwise(held))  # in three turns
     shop.settle()
 
 
