@@ -130,10 +130,12 @@ cdef class SaleWays:
         ):
             return 0
         if self.item.free < units:
-            if self.item.refusal_packed is None:
-                self.item.refusal_packed = pack(self.item.sold_out().as_wire())
-            self.book.sold_out_refusals += 1
             self.refusal = self.item.refusal_packed
+            if self.refusal is None:
+                self.refusal = pack(self.item.sold_out().as_wire())
+                if self.item.refusal is not None:
+                    self.item.refusal_packed = self.refusal
+            self.book.sold_out_refusals += 1
             return 1
         return self._take(&user, units, out)
 

@@ -58,6 +58,7 @@ RECORD_OVERHEAD = 1_024  # of a record beside the request's own bytes: user, add
 _RESULT_ITEM_BYTES = 512  # of the remembered result of one item of a vector
 _UNKNOWN_COST = 20  # looking for a near name
 _ID_MAX = 2**64
+_UNNAMED = "unnamed"  # a back end that did not say who it is, as in development mode
 _SERVICE_RANK = ROLES["service"]
 _ADMIN_RANK = ROLES["admin"]
 _INTERNAL_RANK = ROLES["internal"]
@@ -373,7 +374,9 @@ def _act_for(ctx: Context, options: Options) -> None:
     if ctx.role < _SERVICE_RANK:
         raise RtError(FORBIDDEN, "as_user and address need the role service", {"role": "service"})
     ctx.caller = None  # the next call enters anew
-    ctx.user = options.as_user or ctx.user
+    if options.as_user is not None:
+        ctx.user = options.as_user
+        ctx.service = ctx.service or _UNNAMED  # so that the record tells it from the user's own
     ctx.address = options.address or ctx.address
 
 

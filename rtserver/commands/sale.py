@@ -59,9 +59,13 @@ _AUDIT_COST = 1_000  # of the first piece, which is all of it for a small sale
 
 
 def _keeper(store: Store, args: list[Any]) -> str | None:
-    """As long as which sale lives the answer to an idempotency key is remembered. The first
-    argument names the sale, or a hold or an order of it."""
+    """As long as which sale lives the answer to an idempotency key is remembered."""
     return store.sales.keeper(args[0])
+
+
+def _keeper_of_hold(store: Store, args: list[Any]) -> str | None:
+    """The same, where the first argument is a hold or an order."""
+    return store.sales.keeper_of_id(args[0])
 
 
 _write = partial(
@@ -390,6 +394,7 @@ def _replaced(store: Store, ctx: Context, sale: Sale, user: str, text: str) -> H
     ],
     returns=CONFIRMED,
     key="hold",
+    keeper=_keeper_of_hold,
     summary="Sells what is held, or a part; late=retake what expired, too, while it is free.",
 )
 def confirm(
@@ -413,6 +418,7 @@ def confirm(
     params=[_hold],
     returns=CANCELLED,
     key="hold",
+    keeper=_keeper_of_hold,
     summary="Gives back what is held.",
 )
 def cancel(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
@@ -425,6 +431,7 @@ def cancel(store: Store, ctx: Context, hold: str) -> dict[str, Any]:
     params=[_hold, Param("ms", DURATION)],
     returns=HOLD,
     key="hold",
+    keeper=_keeper_of_hold,
     summary="Lets a hold last longer; in all at most 5 times the sale's hold_ms.",
 )
 def extend(store: Store, ctx: Context, hold: str, ms: int) -> dict[str, Any]:
@@ -442,6 +449,7 @@ def extend(store: Store, ctx: Context, hold: str, ms: int) -> dict[str, Any]:
     ],
     returns=REFUNDED,
     key="order",
+    keeper=_keeper_of_hold,
     summary="Takes an order back, or a part of it; its units are free again, or gone.",
 )
 def refund(

@@ -72,6 +72,7 @@ class Store:
 
     def fire_timers(self, now: int, count: int) -> None:
         """Fires the next `count` deadlines, all due at `now`, in order of (due, id)."""
+        self.sales.begin_firing()
         for _, timer_id, (kind, name) in self.timers.pop_due(now, count):
             if kind == counters.TIMER_KIND:
                 self.counters.expire(now, name, timer_id)

@@ -269,7 +269,7 @@ def test_a_refused_command_does_not_move_its_source(world):
 
 def test_acting_for_another_needs_the_service_role(world):
     world.call("channel.publish", "open:1", 1, as_user="ann", address="10.0.0.1")
-    assert world.records()[-1][3] == {"u": "ann", "a": "10.0.0.1"}
+    assert world.records()[-1][3] == {"u": "ann", "v": "unnamed", "a": "10.0.0.1"}
     assert world.call("channel.history", "open:1")["messages"][0]["sender"] == "ann"
 
 

@@ -454,3 +454,13 @@ def test_a_place_survives_a_restart_at_every_step():
     here = [shop.world.store.sales.find("s").place(shop.world.now, user) for user in users]
     for store in (shop.world.replayed(), shop.world.restored()):
         assert [store.sales.find("s").place(shop.world.now, user) for user in users] == here
+
+
+def test_a_back_end_without_a_name_is_still_no_sign_of_the_user():
+    world = World()
+    queue = {"rate_per_s": 1, "active_max": 1}
+    later = world.now + 60_000
+    world.call("sale.create", "s", {"a": 1}, 1, 1_000, later, None, queue)
+    world.call("sale.join", "s", as_user="ann")
+    assert not world.store.sales.find("s").room.is_tied("ann")
+    world.assert_same()

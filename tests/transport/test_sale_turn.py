@@ -8,6 +8,7 @@ import pytest
 
 from rtserver.limits import Limits
 from tests.transport.rig import Rig, request, say
+from tests.world import World
 
 HOLD_MS = 10_000
 
@@ -280,3 +281,22 @@ async def test_on_a_full_disk_nothing_moves_and_a_due_hold_is_expired_all_the_sa
     rig.log.room, rig.log.full = 1 << 30, False
     assert await shop.ask("sale.confirm", hold) == "expired"
     assert await shop.balance() == {"stock": 5, "free": 5, "held": 0, "sold": 0}
+
+
+def test_sales_that_fall_due_together_share_what_a_turn_may_cost():
+    world = World()
+    for number in range(30):
+        world.call("sale.create", f"s{number}", {"a": 100}, 0, 1_000)
+        for _ in range(50):
+            world.call("sale.reserve", f"s{number}", "ann", {"a": 1})
+    world.now += 1_000
+    turns = 0
+    while any(sale.book.held for sale in world.store.sales.all()):
+        before = sum(len(sale.ledger) for sale in world.store.sales.all())
+        world.open_turn()
+        world.end_turn()
+        turns += 1
+        assert sum(len(sale.ledger) for sale in world.store.sales.all()) - before <= 600
+        assert turns < 20
+    assert turns > 2
+    world.assert_same()

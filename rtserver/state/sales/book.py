@@ -77,16 +77,20 @@ class Item:
         self.refusal_packed: bytes | None = None  # for the short way
 
     def sold_out(self) -> RtError:
-        """The refusal of whoever wants more than is free."""
-        if self.refusal is None:
-            final = self.held == 0
-            hope = "and none is held" if final else f"{self.held} are held and may come back"
-            self.refusal = RtError(
-                SOLD_OUT,
-                f"{self.free} of {self.name!r} are free, {hope}",
-                {"item": self.name, "free": self.free, "final": final},
-            )
-        return self.refusal
+        """The refusal of whoever wants more than is free. It is kept until a unit moves, but not of
+        a seat: there are many of them, and few want the same."""
+        if self.refusal is not None:
+            return self.refusal
+        final = self.held == 0
+        hope = "and none is held" if final else f"{self.held} are held and may come back"
+        refusal = RtError(
+            SOLD_OUT,
+            f"{self.free} of {self.name!r} are free, {hope}",
+            {"item": self.name, "free": self.free, "final": final},
+        )
+        if self.terms.seat is None:
+            self.refusal = refusal
+        return refusal
 
     def _moved(self) -> None:
         self.refusal = None
@@ -223,7 +227,7 @@ class Book:
         self.last_number = 0  # of a hold
         self.orders = 0
         self.order_pages: list[list[int]] = [[]]  # numbers of holds in the order of their sale
-        self.sold_out_refusals = 0  # of the short way, since somebody asked; no state
+        self.sold_out_refusals = 0  # of the short way; no state
         self._names = OrderedNames()
         self.pages: list[list[Hold | None]] = [[None]]  # by number; there is no number 0
         self._first: Hold | None = None  # of the open holds, linked by (expires_at, number) as

@@ -204,7 +204,8 @@ def _confirmed(sale: Sale, hold: Hold, *, already: bool) -> dict[str, Any]:
 
 def _bought(sale: Sale, now: int, user: str) -> None:
     buyer = sale.book.buyers.get(user)
-    if sale.room is not None and (buyer is None or not buyer.held):
+    assert buyer is not None, "who has just bought has an order"
+    if sale.room is not None and not buyer.held:
         sale.room.finished(user)
     sale.proceed(now)
 
@@ -218,8 +219,9 @@ def cancel(sale: Sale, now: int, hold: Hold, by: str | None) -> dict[str, int]:
 
 
 def extend(sale: Sale, now: int, hold: Hold, ms: int, by: str | None) -> dict[str, Any]:
-    """The same, and out_of_range."""
+    """The same, out_of_range, and what refuses growth: each time is a step in the ledger."""
     _check_held(sale, now, hold)
+    sale.growth.check()
     most = hold.reserved_at + HOLD_LIVES * sale.terms.hold_ms
     expires_at = hold.expires_at + ms
     if expires_at > most:

@@ -439,41 +439,48 @@ class Sale:
 
     # --- time ---
 
-    def fire(self, now: int) -> None:
-        """Does what is due; called at the time that `arm` was asked for, or later."""
+    def fire(self, now: int) -> int:
+        """Does what is due, at most a slice; called at the time that `arm` was asked for, or
+        later. Answers its cost: holds, items in them, and users that it dealt with."""
         terms = self.terms
         if not self.opened and not self.closed and _is_due(terms.opens_at, now):
             self._open(now, None)
         if not self.closed and _is_due(terms.closes_at, now):
             self._close(now, None)
+        cost = 0
         if self._released_at is not None:
-            self._release_holds(now, _ENDED_PER_FIRE)
-        self._expire_holds(now)
+            cost += self._release_holds(now, _ENDED_PER_FIRE)
+        cost += self._expire_holds(now)
+        steps = len(self.ledger)
         if self.room is not None:
             for user in self.room.expire(now):
                 self.note("pass_expired", now, None, user)
                 self._emit(PlaceChanged(self.name, user))
         self.proceed(now)
+        return cost + len(self.ledger) - steps
 
-    def _expire_holds(self, now: int) -> None:
-        left = _ENDED_PER_FIRE
-        while left > 0:
+    def _expire_holds(self, now: int) -> int:
+        cost = 0
+        while cost < _ENDED_PER_FIRE:
             hold = self.book.next_due()
             if hold is None or hold.expires_at > now:
-                return
-            left -= 1 + len(hold.items)
+                break
+            cost += 1 + len(hold.items)
             self.give_back(hold, EXPIRED, now, "expired", None)
+        return cost
 
-    def _release_holds(self, now: int, left: int) -> None:
-        while left > 0:
+    def _release_holds(self, now: int, cost_max: int) -> int:
+        cost = 0
+        while cost < cost_max:
             hold = self.book.next_due()
             if hold is None:
-                return
-            left -= 1 + len(hold.items)
+                break
+            cost += 1 + len(hold.items)
             if self.is_released(hold):
                 self.give_back(hold, CANCELLED, now, "released", None)
             else:
                 self.give_back(hold, EXPIRED, now, "expired", None)
+        return cost
 
     def look_ahead(self, now: int) -> None:
         """Asks for the next `fire`; an earlier one that is asked for already does as well."""

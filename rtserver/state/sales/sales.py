@@ -26,12 +26,14 @@ from rtserver.structs.ordered_names import OrderedNames
 __all__ = ["TIMER_KIND", "Sales"]
 
 TIMER_KIND = "sale"
+_COST_PER_TURN = 800  # of what falls due in all sales together: beyond, the next turn goes on
 
 
 class Sales:
     """The registry. `emit` takes events of the state."""
 
     __slots__ = (
+        "_allowance",
         "_by_number",
         "_emit",
         "_grave",
@@ -56,6 +58,7 @@ class Sales:
         self._names = OrderedNames()
         self._grave: deque[Sale] = deque()
         self._loading: Sale | None = None
+        self._allowance = 0
         self.last_number = 0
         self.sales_max: int | None = None
         self.items_max: int | None = None
@@ -108,13 +111,16 @@ class Sales:
             raise RtError(NOT_FOUND, f"{text[:80]!r} is no hold and no order of any sale")
         return sale, hold
 
-    def keeper(self, name_or_id: str) -> str | None:
-        """Whose life bounds how long the answers of a write are remembered."""
-        sale = self._sales.get(name_or_id)
-        if sale is None:
-            parts = parse_id(name_or_id)
-            sale = None if parts is None else self._by_number.get(parts.sale)
-        return None if sale is None else f"sale {sale.number}"
+    def keeper(self, name: str) -> str | None:
+        """Whose life bounds how long the answers of a write to this sale are remembered."""
+        sale = self._sales.get(name)
+        return None if sale is None else _owner(sale)
+
+    def keeper_of_id(self, text: str) -> str | None:
+        """The same of a write to a hold or an order."""
+        parts = parse_id(text)
+        sale = None if parts is None else self._by_number.get(parts.sale)
+        return None if sale is None else _owner(sale)
 
     def page(self, prefix: str, after: str | None, limit: int) -> list[str]:
         return self._names.page(prefix, after, limit)
@@ -208,7 +214,7 @@ class Sales:
         if sale.armed is not None:
             self._timers.cancel(*sale.armed)
         self._grave.append(sale)
-        return f"sale {sale.number}"
+        return _owner(sale)
 
     def reclaim(self, entries_max: int) -> bool:
         """Frees a slice of deleted sales; True when nothing is left to free."""
@@ -221,13 +227,25 @@ class Sales:
     def _arm(self, sale: Sale, due: int) -> None:
         if sale.armed is not None:
             self._timers.cancel(*sale.armed)
+        self._rearm(sale, due)
+
+    def _rearm(self, sale: Sale, due: int) -> None:
         sale.armed = (due, self._timers.add(due, TIMER_KIND, str(sale.number)))
 
+    def begin_firing(self) -> None:
+        """The timers of one turn fire: all sales together have one allowance."""
+        self._allowance = _COST_PER_TURN
+
     def fire(self, now: int, number: str, timer_id: int) -> None:
+        """A sale for which nothing is left in this turn has the next one."""
         sale = self._by_number.get(int(number))
-        if sale is not None and sale.armed is not None and sale.armed[1] == timer_id:
-            sale.armed = None
-            sale.fire(now)
+        if sale is None or sale.armed is None or sale.armed[1] != timer_id:
+            return
+        if self._allowance <= 0:
+            self._rearm(sale, sale.armed[0])
+            return
+        sale.armed = None
+        self._allowance -= sale.fire(now) + 1
 
     # --- snapshots ---
 
@@ -304,3 +322,8 @@ class Sales:
 def _is_kind(kind: str, hold: Hold) -> bool:
     """Only what was sold is an order."""
     return kind == "h" or hold.state in (SOLD, REFUNDED)
+
+
+def _owner(sale: Sale) -> str:
+    """Of idempotency keys; not its name, which another sale may have later."""
+    return f"sale {sale.number}"
