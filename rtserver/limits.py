@@ -28,6 +28,7 @@ __all__ = [
     "NESTING_MAX",
     "NOTE_BYTES_MAX",
     "PRESENCE_EVENTS_MAX",
+    "REFUNDS_PER_ORDER_MAX",
     "REPLY_BYTES_MAX",
     "ROW_SPAN_MAX",
     "SALES_IN_METRICS_MAX",
@@ -59,6 +60,7 @@ BASKET_MAX = 100  # items in one basket
 BEST_SEATS_MAX = 32  # adjacent seats in one search
 HOLDS_PER_USER_MAX = 100  # open holds of one user in one sale
 HOLD_LIVES = 5  # a hold that is extended again and again lasts at most so many times hold_ms
+REFUNDS_PER_ORDER_MAX = 1_000  # parts that one order is refunded in: each is looked at again
 ENDED_HOLDS_KEPT = 1_000_000  # of a sale, that were not sold: older ones are not_found
 SALES_IN_METRICS_MAX = 100  # that /metrics tells apart: the first by name
 TIME_MAX = 2**53  # ms of anything that is said to last: added to the time it stays below 64 bits

@@ -12,6 +12,7 @@ the sales of one snapshot.
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,8 @@ def _load_sales(sales: Sales, chunk: list[Any]) -> None:
 
 def _differences(sale: Sale, other: Sale, reckoning: Reckoning) -> list[str]:
     """In what a sale from a snapshot differs from the replayed one of the same number."""
-    if list(other.ledger.dump()) != list(sale.ledger.dump()):
+    chunks = zip_longest(other.ledger.dump(), sale.ledger.dump())
+    if any(said != summed for said, summed in chunks):
         return [
             f"its ledger of {len(other.ledger)} steps is not that of the records, which give"
             f" {len(sale.ledger)}"

@@ -95,7 +95,7 @@ class FakeHost:
 
     @property
     def unsettled(self) -> bool:
-        return bool(self._world.dispatcher.waiting)
+        return self._world.unsettled
 
     def info(self) -> dict[str, Any]:
         return {"name": "rtserver"}
@@ -221,6 +221,10 @@ class World:
         self.presence.gone(connection)
 
     # --- turns ---
+
+    @property
+    def unsettled(self) -> bool:
+        return bool(self.dispatcher.waiting)
 
     def open_turn(self) -> None:
         ctx = self.dispatcher.ctx

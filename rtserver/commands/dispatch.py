@@ -316,7 +316,11 @@ class Dispatcher:
         if key is not None:
             keeper = command.keeper  # asked afterwards: what was just made keeps its keys too
             owner = None if keeper is None else keeper(self._store, args)
-            answers.remember(ctx.now, scope, key, meta[META_CALL], pack(result), owner)
+            try:
+                packed = pack(result)
+            except Exception as error:  # it is done, and would be done again under the same key
+                raise BrokenState(f"the result of {command.name} cannot be kept") from error
+            answers.remember(ctx.now, scope, key, meta[META_CALL], packed, owner)
         if source is not None:
             answers.advance_source(source)
         return result, ack
@@ -336,6 +340,7 @@ class Dispatcher:
     # --- refusals ---
 
     def _refuse(self, connection: Connection, request_id: int | None, error: RtError) -> None:
+        error.__traceback__ = None  # one that is prepared lives on; these frames must not with it
         self._metrics.count_error(error.kind.name)
         if request_id is None:
             self._metrics.notification_errors += 1

@@ -11,7 +11,7 @@ least `presence_grace_ms`); then those who wait are gone through in slices, and 
 since gives way. The turn issues what follows as a logged command, at most a slice of users each;
 without room in the log they wait here. Times are those of turns.
 
-Costs: O(1) a disconnect for each sale with places of this kind; some 300 bytes for each user who
+Costs: O(1) a disconnect for each sale with places of this kind; some 200 bytes for each user who
 waits and is not connected; nothing for the others.
 """
 

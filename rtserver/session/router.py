@@ -43,6 +43,7 @@ _PART_BYTES = 64 * 1024  # of messages that leave in one piece, about
 _FOLLOWER_SHARE = 8  # of what a push costs, where the one before it was to the same subscribers
 _ENDED_PER_LOOK = 500  # readers of a tail that is no more
 _RUN_MAX = 500  # messages of a tail that are told at once; more are read one reader at a time
+_TAIL_COST = 4  # so many messages of a history cost as much as one of a tail, which is made anew
 _UNNUMBERED_POSITION = UNNUMBERED - 1  # of a subscriber to a transient channel: before them all
 
 
@@ -167,6 +168,9 @@ class Router:
                 self._deliver([change])
 
     def _look_at_tail(self, tail: OpenTail, unsynced_seq: int) -> None:
+        """It may be found twice in one look: when it was woken, and in its round."""
+        if self.watches.get(tail.name) is not tail or not tail.may_show_more:
+            return
         if tail.is_over:
             self._end(tail)
         elif unsynced_seq:
@@ -182,8 +186,8 @@ class Router:
         if top - released > _RUN_MAX:
             for subscription in live:
                 self._fall_behind(subscription, max(subscription.position, released))
-        elif live:
-            self._deliver(tail.history.read(released, _RUN_MAX, top))
+        elif live and (run := tail.history.read(released, _RUN_MAX, top)):
+            self._deliver(run)
 
     def _end(self, tail: OpenTail) -> None:
         """Its list is no more, and a slice of its readers is told."""
@@ -324,7 +328,8 @@ class Router:
         return any(map(_takes_more, self._behind))
 
     def _catch_up(self, subscription: Subscription, messages_max: int) -> int:
-        """The messages sent; fewer than the most when it has caught up or is congested."""
+        """The messages sent, as their cost; less than the most when it has caught up or is
+        congested."""
         if subscription.dropped:
             self._tell_dropped(subscription)
             return 1
@@ -338,12 +343,14 @@ class Router:
         if stream is None or not self._still_there(subscription, stream):
             return 0
         released = self.released(stream)
+        cost = _TAIL_COST if isinstance(stream, OpenTail) else 1
+        messages_max = -(-messages_max // cost)
         found = stream.history.read(subscription.position, messages_max, released)
         sent = self._follow(subscription, found)
         if sent == len(found) < messages_max or subscription.position >= released:
             subscription.position = max(subscription.position, released)
             self._is_live(subscription)
-        return sent
+        return sent * cost
 
     def _follow(self, subscription: Subscription, messages: list[Message]) -> int:
         """Messages one by one while the outbox takes them; how many it took."""

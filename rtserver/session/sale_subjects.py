@@ -73,7 +73,9 @@ def coarse(number: int) -> int:
 
 
 class _Sale:
-    """`$sale:<name>`: all but its items at each change; of these, those that changed."""
+    """`$sale:<name>`: what changed of it, and of its items."""
+
+    __slots__ = ("_name", "_sales")
 
     def __init__(self, sales: Sales, name: str) -> None:
         self._sales = sales
@@ -118,6 +120,8 @@ class _Sale:
 
 class _Place:
     """`$sale:<name>:user:<user>`: always the whole state, it is small."""
+
+    __slots__ = ("_has_position", "_name", "_sales", "_user")
 
     def __init__(self, sales: Sales, name: str, user: str) -> None:
         self._sales = sales

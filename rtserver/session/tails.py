@@ -88,8 +88,19 @@ class OpenTail:
 
     @property
     def may_show_more(self) -> bool:
-        """Whether a look finds what was not released yet, or that it is over."""
+        """Whether there is what was not released yet, or it is over."""
         return self.is_over or self.history.top != self.released
+
+    # --- as Watches look at it ---
+
+    weight = 0
+
+    def may_differ(self, _now: int) -> bool:
+        return self.may_show_more
+
+    def change(self, _now: int) -> OpenTail | None:
+        """What is new is read by whoever tells it."""
+        return self if self.may_show_more else None
 
 
 Stream = Channel | OpenTail

@@ -31,6 +31,7 @@ from rtserver.wire.codec import pack
 
 __all__ = ["Subject", "SubjectKind", "Watch", "Watched", "Watches", "malformed", "parts_of"]
 
+_PART_LOOKS = 2  # that a list or a map of a state costs, beside its entries
 _only_spelling = re.compile(r"(?:[^%]|%25|%3A)*+").fullmatch
 
 
@@ -99,7 +100,8 @@ class Watch:
     @property
     def weight(self) -> int:
         """About how many looks it costs to make its state."""
-        return sum(len(part) for part in self._state.values() if isinstance(part, list | dict))
+        parts = [part for part in self._state.values() if isinstance(part, list | dict)]
+        return sum(map(len, parts), _PART_LOOKS * len(parts))
 
     def may_differ(self, now: int) -> bool:
         """Whether its state may be another one than at the last call. Cheap."""
@@ -263,20 +265,21 @@ class Watches:
         interval, of those that never rest and those that have rested. One whose last change is
         still held back is looked at in the next round."""
         self._looked_ms = monotonic_ms
+        if self._round_ms is None and not len(self._awake) and not self._begins(monotonic_ms):
+            return []
         part = _Slice(self._limits.watches_per_turn, now, held)
         self._look_at(self._awake, len(self._awake), part)
-        if self._round_ms is None and not self._begins(monotonic_ms):
-            return part.changes
-        self._left_parked = self._look_at(self._parked, self._left_parked, part)
-        self._left = self._look_at(self._always, self._left, part)
-        if self._look_at_rested(part):
-            self._round_ms = None
+        if self._round_ms is not None or self._begins(monotonic_ms):
+            self._left_parked = self._look_at(self._parked, self._left_parked, part)
+            self._look_at_always(part)
+            if self._look_at_rested(part):
+                self._round_ms = None
         return part.changes
 
     def _begins(self, monotonic_ms: int) -> bool:
         """Begins a round, if it is time for one."""
         if len(self._awake) or self.due_in(monotonic_ms) != 0:
-            return False
+            return False  # those that were woken are more than a slice, or it is not time
         self._left_parked = len(self._parked)
         self._left = len(self._always) if self._is_stale else 0
         self._again = False
@@ -295,8 +298,24 @@ class Watches:
             self._look_at_one(watched, part)
         return count
 
+    def _look_at_always(self, part: _Slice) -> None:
+        """At those that never rest; most often nothing of them changed."""
+        queue, held, now = self._always, part.held, part.now
+        while self._left and part.share > 0:
+            watched = queue.oldest()
+            if watched is None:
+                self._left = 0
+                return
+            self._left -= 1
+            part.share -= 1
+            queue.touch(watched)
+            if held(watched.name):
+                self._again = True
+            elif watched.may_differ(now):
+                self._tell(watched, part)
+
     def _look_at_rested(self, part: _Slice) -> bool:
-        """At those that had rested when the round began; whether that was all of them."""
+        """At those that had rested when the round began; whether the round is done."""
         assert self._round_ms is not None, "there is a round"
         for rest_ms, queue in list(self._resting.items()):
             rested_ms = self._round_ms - rest_ms
@@ -306,29 +325,31 @@ class Watches:
                 if part.share <= 0:
                     return False
                 self._look_at_one(watched, part)
-        return part.share > 0 or not (self._left or self._left_parked)
+        return not (self._left or self._left_parked)
 
     def _look_at_one(self, watched: Watched, part: _Slice) -> None:
+        """At one that rests, or was woken: then whatever its marker says."""
         part.share -= 1
-        watched.looked_ms = self._looked_ms
-        watched.seen = self._touches
         if part.held(watched.name):
-            if watched.queue is self._always:
-                self._again = True
-                self._always.touch(watched)
-            else:
-                _place(watched, self._parked)
+            self._note_look(watched, self._parked)
             return
         was_woken = watched.queue is self._awake or watched.queue is self._parked
-        if isinstance(watched, OpenTail):
-            if watched.may_show_more:
-                part.changes.append(watched)
-        elif watched.may_differ(part.now) or was_woken:
-            change = watched.change(part.now)
-            part.share -= watched.weight
-            if change is not None:
-                part.changes.append(change)
-        _place(watched, self._queue_of(watched))
+        if watched.may_differ(part.now) or was_woken:
+            self._tell(watched, part)
+        else:
+            self._note_look(watched, self._queue_of(watched))
+
+    def _tell(self, watched: Watched, part: _Slice) -> None:
+        change = watched.change(part.now)
+        part.share -= watched.weight
+        if change is not None:
+            part.changes.append(change)
+        self._note_look(watched, self._queue_of(watched))
+
+    def _note_look(self, watched: Watched, queue: RecencyList[Watched]) -> None:
+        watched.looked_ms = self._looked_ms
+        watched.seen = self._touches
+        _place(watched, queue)
 
 
 class _Slice:

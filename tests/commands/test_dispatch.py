@@ -339,6 +339,21 @@ def test_an_unexpected_error_in_a_write_stops_everything(world):
     world.store.counters = counters
 
 
+def test_a_result_that_cannot_be_kept_under_its_key_stops_everything():
+    """What was done is not remembered: the same key would do it once more."""
+    world = World()
+    counters = world.store.counters
+
+    class Broken:
+        def add(self, *args):
+            counters.add(*args)
+            return 2**64
+
+    world.store.counters = Broken()
+    with pytest.raises(BrokenState):
+        world.send("counter.add", "a", options={"idempotency_key": "k"})
+
+
 def test_an_unexpected_error_in_a_read_is_an_error_reply(world, caplog):
     counters = world.store.counters
     world.store.counters = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from rtserver.limits import (
@@ -12,7 +14,7 @@ from rtserver.limits import (
     TIME_MAX,
 )
 from rtserver.wire.codec import pack
-from tests.sales import Shop
+from tests.sales import HOLD_MS, Shop
 from tests.world import Refused
 
 HOUR_MS = 3_600_000
@@ -159,6 +161,51 @@ def test_replies_end_at_a_bound_of_bytes():
     shop.settle()
 
 
+# --- slices ---
+
+
+@pytest.mark.parametrize(("size", "at_most"), [(1, 200), (100, 4)])
+@pytest.mark.parametrize("way", ["expire", "release"])
+def test_what_ends_together_ends_in_slices(way, size, at_most):
+    """However many holds end at once and however large they are, one turn moves a few hundred."""
+    shop = Shop(items={f"i{number}": 10_000 for number in range(size)}, per_user=0)
+    basket = {f"i{number}": 1 for number in range(size)}
+    count = 10 * at_most
+    for number in range(count):
+        shop.ask("sale.reserve", name="s", user=f"u{number % 30}", items=basket)
+    book = shop.world.store.sales.find("s").book
+    if way == "release":
+        shop.say("close release=true")
+        assert count - book.holds == 5 * at_most  # the first slice is a larger one
+    else:
+        shop.world.timers_per_turn = 0
+        shop.say(f"wait {HOLD_MS}")
+        shop.world.timers_per_turn = 1_000
+    ended = []
+    while book.holds:
+        before = book.holds
+        shop.say("wait 0")
+        ended.append(before - book.holds)
+    assert set(ended) == {at_most}
+    shop.settle()
+
+
+def test_a_deleted_sale_is_freed_in_slices():
+    shop = Shop(items={f"i{number}": 10**6 for number in range(1_000)}, per_user=0)
+    for number in range(300):
+        shop.hold = shop.say(f"reserve user=u{number} items=i{number}:1+i{number + 1}:2")["hold"]
+        shop.say(["confirm reference=r", "cancel", "extend ms=1"][number % 3])
+    shop.say("close release=true")
+    shop.say("delete")
+    sales = shop.world.store.sales
+    turns = 0
+    while not sales.reclaim(20):
+        turns += 1
+    assert 10 < turns < 200
+    assert not sales._grave
+    shop.world.assert_same()
+
+
 # --- amounts ---
 
 
@@ -228,6 +275,34 @@ def hall(*rows):
 
 def best(shop, count, zone="z"):
     return "+".join(shop.say(f"best_available zone={zone} count={count}")["items"])
+
+
+def baskets(shop, count):
+    """Holds of a hundred seats each."""
+    for first in range(0, 100 * count, 100):
+        shop.ask(
+            "sale.reserve", name="s", user=f"u{first}", items=dict.fromkeys(seats(first, 100), 1)
+        )
+
+
+@pytest.mark.parametrize("release", [True, False])
+def test_large_baskets_go_back_a_slice_a_turn(release):
+    shop = Shop(items=seats(0, 1_000), per_user=0)
+    shop.ask("sale.restock", name="s", items=seats(1_000, 1_000))
+    baskets(shop, 20)
+    hold = shop.ask("sale.place", name="s", user="u1900")["holds"][0]["hold"]
+    if release:
+        shop.say("close release=true")
+    else:
+        shop.say("wait 60000")
+    held = [shop.say("status")["total"]["held"]]
+    while held[-1]:
+        assert shop.ask("sale.get", hold=hold)["state"] == ("cancelled" if release else "expired")
+        shop.say("wait 1")
+        held.append(shop.say("status")["total"]["held"])
+    assert held[0] >= 800
+    assert all(before - after <= 600 for before, after in pairwise(held))  # in three turns
+    shop.settle()
 
 
 def test_best_available_leaves_no_seat_alone():

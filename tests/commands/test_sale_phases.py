@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rtserver.state.sales import buying
+from rtserver.state.sales.views import possessions
 from tests.sales import HOLD_MS, ITEMS, Shop, rows_of
 from tests.world import Refused
 
@@ -322,6 +324,54 @@ def test_sold_out_is_final_only_when_nothing_can_come_back():
     assert refused("a:1+c:1") == {"final": True, "free": 0, "item": "c"}
     shop.say("refund items=c:1")
     assert refused("c:2") == {"final": True, "free": 1, "item": "c"}
+    shop.settle()
+
+
+def test_a_refusal_that_is_prepared_keeps_nobody_who_heard_it():
+    shop = Shop(items={"c": 1})
+    shop.say("reserve items=c:1")
+    for user in ("bob", "cyd"):
+        assert shop.attempt("reserve items=c:1", "user", user)[1].name == "sold_out"
+    refusal = shop.world.store.sales.find("s").book.items.get("c").refusal
+    assert refusal is not None
+    assert refusal.__traceback__ is None, "its frames hold the connection, and the sale itself"
+
+
+def test_holds_are_told_newest_first_also_where_an_older_one_got_another_basket():
+    shop = Shop(per_user=0)
+    first, second = (shop.say("reserve items=a:1")["hold"] for _ in range(2))
+    shop.say(f"reserve items=a:2 hold={first}")
+    told = [hold["hold"] for hold in shop.say("place")["holds"]]
+    assert told == [second, first]
+    restored = shop.world.restored().sales.find("s")
+    assert [hold["hold"] for hold in possessions(restored, shop.world.now, "ann")["holds"]] == told
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_hold_that_expired_before_a_release_stays_expired(late):
+    """Whether or not its timer had fired: she may have paid, and can buy what is free still."""
+    shop = Shop()
+    shop.hold = shop.say("reserve items=a:2")["hold"]
+    shop.world.timers_per_turn = 0 if late else 1_000
+    shop.say(f"wait {HOLD_MS}")
+    other = shop.say("reserve items=a:1 user=bob")["hold"]
+    shop.say("close release=true")
+    shop.world.timers_per_turn = 1_000
+    assert shop.say("get")["state"] == "expired"
+    assert shop.say(f"get hold={other}")["state"] == "cancelled"
+    assert shop.say("confirm late=retake")["items"] == {"a": 2}
+    shop.settle()
+
+
+def test_an_order_is_refunded_in_so_many_parts_and_no_more(monkeypatch):
+    monkeypatch.setattr(buying, "REFUNDS_PER_ORDER_MAX", 2)
+    shop = Shop()
+    shop.hold = shop.say("reserve items=a:4")["hold"]
+    shop.say("confirm")
+    for _ in range(2):
+        shop.say("refund items=a:1")
+    assert shop.attempt("refund items=a:1")[1].name == "limit_reached"
+    assert shop.say("refund")["items"] == {"a": 2}, "the rest may always go back"
     shop.settle()
 
 

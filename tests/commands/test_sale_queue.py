@@ -218,6 +218,20 @@ def test_a_cancelled_hold_leaves_the_pass_as_long_as_it_lasts():
     shop.settle()
 
 
+def test_who_bought_is_done_also_when_another_hold_of_hers_expired():
+    shop = Shop(queue=queue(), per_user=2)
+    join(shop, "ann")
+    shop.say("wait 1000")
+    reserve(shop, "ann")
+    first = shop.hold
+    reserve(shop, "ann")
+    shop.say(f"confirm hold={first}")
+    assert states(shop, "ann") == ["holding"]
+    shop.say(f"wait {HOLD_MS}")
+    assert states(shop, "ann") == ["done"]
+    shop.settle()
+
+
 def test_a_pause_stops_admissions_and_not_joins():
     shop = Shop(queue=queue(active_max=1))
     join(shop, "u00", "u01")
@@ -255,6 +269,17 @@ def test_the_expected_wait_follows_what_really_happens():
     found = shop.say("place user=u89")
     assert found["position"] == 58
     assert found["eta_ms"] == pytest.approx(58 * 2_000, rel=0.15)
+    shop.settle()
+
+
+def test_joins_behind_a_full_shop_change_nothing_but_the_line():
+    """Some of them take a short way that does not ask who may come in; the log does ask."""
+    shop = Shop(queue=queue(rate_per_s=10, active_max=1))
+    for user in names(0, 5):
+        join(shop, user)
+        shop.say("wait 137")
+    shop.settle()
+    shop.ask("sale.configure", name="s", queue={"rate_per_s": 1_000, "active_max": 3})
     shop.settle()
 
 

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from tests.process import ServerProcess, cli, eventually, read_all
-from tests.transport.web import HOST, JSON, call, get, post, responses
+from tests.transport.web import HOST, JSON, call, get, post, read_events, responses
 
 TIMEOUT = aiohttp.ClientTimeout(total=30)
 MIB = 1 << 20
@@ -137,24 +137,6 @@ def test_a_flood_of_scrapes_is_one_scrape_a_turn(server):
     found = responses(server.raw(get("/metrics") * 15))
     assert [one.status for one in found] == [200] * 15
     assert len({one.body for one in found}) <= 5  # the bytes that were sent are in it
-
-
-async def read_events(response, number):
-    """(push, id) of the next events, as the standard says to read them."""
-    found = []
-    fields = {}
-    while len(found) < number:
-        line = (await response.content.readline()).decode()
-        assert line, "the stream ended"
-        line = line.rstrip("\n")
-        if not line:
-            if "data" in fields:
-                found.append((json.loads(fields["data"]), fields["id"]))
-            fields = {}
-        elif not line.startswith(":"):
-            name, _, value = line.partition(": ")
-            fields[name] = value
-    return found
 
 
 async def test_a_stream(http):

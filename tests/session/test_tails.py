@@ -184,7 +184,7 @@ def test_much_at_once_is_read_one_reader_at_a_time(world, lists):
     add(world, lists, *range(5_000))
     found = told(world.peer)
     assert 0 < len(found) <= 1_000
-    for _ in range(10):
+    for _ in range(25):
         world.advance(0)
         found += told(world.peer)
     assert found == list(range(5_000))
@@ -254,6 +254,23 @@ def test_a_list_that_is_no_more_ends_its_subscriptions(world, lists):
         assert method == "unsubscribed"
         assert params["name"] == "not_found"
     assert len(world.watches) == 0
+
+
+def test_a_tail_that_is_woken_in_its_round_is_read_once(world, lists):
+    peers = [Peer() for _ in range(3)]
+    for peer in peers:
+        world.call_on(world.connect(peer), peer, "channel.subscribe", NAME)
+    for ends in (False, True):
+        world.now += 100
+        world.open_turn()
+        lists.all["a"][1].append("x")
+        if ends:
+            del lists.all["a"]
+        world.watches.wake(NAME)
+        world.send("counter.add", "x")
+        world.end_turn()
+        expected = ["unsubscribed"] if ends else ["message"]
+        assert [[frame[1] for frame in peer.take()] for peer in peers] == [expected] * 3
 
 
 def test_another_list_of_the_name_is_another_life(world, lists):
@@ -397,7 +414,7 @@ class Reading(RuleBasedStateMachine):
         for peer, connection in self.readers.values():
             peer.stuck = 0
             connection.measure()
-        for _ in range(1 + len(self.values()) // 100):
+        for _ in range(2 + len(self.values()) // 50):
             self.world.advance(20)
             self.take()
         for name in self.readers:

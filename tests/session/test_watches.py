@@ -390,6 +390,22 @@ def test_what_is_woken_while_it_is_held_back_is_looked_at_in_the_next_rounds():
     assert hall.watches.due_in(hall.ms) is None
 
 
+def test_what_is_held_back_is_looked_at_again_without_another_change():
+    hall = Hall()
+    hall.open("0:a", "500:b")
+    hall.set("0:a", 1)
+    hall.set("500:b", 1)
+    hall.held |= {"$door:0:a", "$door:500:b"}
+    hall.ms += 500
+    assert hall.look() == []
+    hall.held.clear()
+    assert hall.look() == []
+    assert hall.watches.due_in(hall.ms) == 20
+    hall.ms += 20
+    assert sorted(hall.look()) == ["0:a", "500:b"]
+    assert hall.watches.due_in(hall.ms) is None
+
+
 def test_many_that_have_rested_are_looked_at_in_slices():
     hall = Hall(watches_per_turn=10)
     hall.open(*(f"500:{number}" for number in range(35)))

@@ -217,6 +217,10 @@ class Rig:
         self.turn.open()
         self.dispatcher.issue("channel.era", ["era"])
 
+    @property
+    def unsettled(self) -> bool:
+        return self.turn.unsettled
+
     def connect(self) -> FakeTransport:
         """A connection that has not said a byte."""
         transport = FakeTransport(self)

@@ -242,3 +242,45 @@ async def test_text_cannot_break_an_event(rig):
     await publish(rig, "a", nasty)
     ((push, _),) = events(await say(rig, client))
     assert push[2]["data"] == nasty
+
+
+# --- lists of the state ---
+
+
+async def made_sale(rig):
+    """A sale with two steps in its ledger."""
+    await say(rig, rig.connect(), call("sale.create", ["s", {"a": 9}, 0]))
+
+
+async def take_steps(rig, *users):
+    """A step of the ledger for each, told when the interval is over."""
+    for user in users:
+        await say(rig, rig.connect(), call("sale.reserve", ["s", user, {"a": 1}]))
+    await synced(rig)
+
+
+async def synced(rig):
+    for _ in range(2):
+        rig.sync()
+        await rig.settle()
+        await asyncio.sleep(0.03)
+        rig.turn.open()
+        await rig.settle()
+
+
+async def test_a_ledger_is_followed_and_resumed_like_any_channel(rig):
+    await made_sale(rig)
+    await synced(rig)
+    query = "channels=$sale:s:ledger,a"
+    client, (push, cursor) = await open_stream(rig, query)
+    assert push[2]["channels"]["$sale:s:ledger"]["offset"] == 2
+    await take_steps(rig, "ann", "bob")
+    told = events(client.bytes())
+    assert [push[2]["data"]["user"] for push, _ in told] == ["ann", "bob"]
+    assert len({cursor, *(id for _, id in told)}) == 3
+    client.protocol.connection_lost(None)
+    await take_steps(rig, "cid")
+    _, (push, _) = await open_stream(rig, query, f"Last-Event-ID: {told[0][1]}")
+    reply = push[2]["channels"]["$sale:s:ledger"]
+    assert reply["recovered"]
+    assert [message["data"]["user"] for message in reply["messages"]] == ["bob", "cid"]

@@ -378,3 +378,20 @@ async def test_a_cursor_that_names_nothing_is_refused(rig):
     )
     assert response.status == 400
     assert "cursor" in response.json()["detail"]
+
+
+async def test_a_ledger_is_polled_like_any_channel(rig):
+    async def step(method, *params):
+        await say(rig, rig.connect(), call(method, list(params)))
+        rig.sync()
+        await rig.settle()
+
+    await step("sale.create", "s", {"a": 9}, 0)
+    first = await poll(rig, "$sale:s:ledger")
+    assert first["channels"]["$sale:s:ledger"]["offset"] == 2
+    await step("sale.reserve", "s", "ann", {"a": 1})
+    answer = await poll(rig, "$sale:s:ledger", first["cursor"])
+    assert [one["user"] for one in data(answer)] == ["ann"]
+    assert (await poll(rig, "$sale:s:ledger", answer["cursor"], 0))["messages"] == []
+    again = await poll(rig, "$sale:s:ledger", first["cursor"])
+    assert again["messages"] == answer["messages"]

@@ -42,7 +42,7 @@ hold = st.builds(
 reference = mostly([None, "r1"], REFERENCES)
 
 QUEUE = {"rate_per_s": 50, "active_max": 2, "pass_ms": 30, "grace_ms": 10}
-queued = mostly(["q", "early"], ["asks", "s", "nope"])
+queued = mostly(["q", "full", "early"], ["asks", "s", "nope"])
 
 calls = st.one_of(
     st.tuples(st.just("sale.join"), st.tuples(queued, user).map(list)),
@@ -122,19 +122,27 @@ ITEM_TERMS = {
 @given(
     requests=st.lists(request(), min_size=10, max_size=40),
     sizes=st.lists(st.integers(1, 6), min_size=1, max_size=10),
-    who=st.sampled_from([(None, None), ("ann", None), (None, "shop")]),
+    who=st.tuples(
+        st.sampled_from([(None, None), ("ann", None), (None, "shop")]),
+        st.sampled_from([None, "192.0.2.7"]),
+    ),
     full=st.sets(st.integers(0, 20), max_size=4),
 )
 def test_both_forms_say_log_and_hold_the_same(requests, sizes, who, full):
     with pytest.MonkeyPatch.context() as monkeypatch:
         sides = []
         for pure in (False, True):
-            side = Side(monkeypatch, pure=pure, user=who[0])
-            side.connection.service = who[1]
+            (user, service), address = who
+            side = Side(monkeypatch, pure=pure, user=user)
+            side.connection.service = service
+            side.connection.address = address
             side.world.call("sale.create", "s", ITEM_TERMS, 2, 25)
             side.world.call("sale.create", "t", {"a": 2}, 0, 10)
             later = side.world.now + 60
             side.world.call("sale.create", "q", {"a": 1}, 1, 10, None, None, QUEUE)
+            side.world.call(
+                "sale.create", "full", {"a": 9}, 1, 10, None, None, {**QUEUE, "active_max": 1}
+            )
             side.world.call("sale.create", "early", {"a": 1}, 1, 10, later, None, QUEUE)
             asking = {**QUEUE, "joins_per_user": 1}
             side.world.call("sale.create", "asks", {"a": 1}, 1, 10, None, None, asking)

@@ -220,6 +220,45 @@ async def test_a_stalled_block_holds_its_replies_and_pushes_then_releases_them(r
     assert bystander.frames() == [[1, 3, None, 3]]
 
 
+async def test_what_is_watched_waits_for_the_end_of_a_stall_without_spinning(rig):
+    watcher, writer = rig.connect(), rig.connect()
+    say(watcher, request(1, "channel.subscribe", "$counter:a"))
+    await rig.settle()
+    watcher.frames()
+    rig.log.fits = False
+    say(writer, request(1, "counter.add", "a"))
+    await rig.settle()
+    turns = rig.metrics.turn.count
+    await asyncio.sleep(0.06)
+    assert rig.metrics.turn.count - turns <= 2
+    assert watcher.frames() == []
+    rig.log.fits = True
+    await asyncio.sleep(0.25)
+    await rig.settle()
+    assert [frame[2]["data"]["value"] for frame in watcher.frames()] == [1]
+
+
+async def test_a_ledger_that_is_opened_during_a_stall_shows_nothing_of_it(rig):
+    reader, writer = rig.connect(), rig.connect()
+    say(writer, request(1, "sale.create", "s", {"a": 1}))
+    await rig.settle()
+    rig.sync()
+    await rig.settle()
+    rig.log.fits = False
+    say(writer, request(2, "sale.pause", "s", ack="logged"))
+    await rig.settle()
+    say(reader, request(1, "channel.subscribe", "$sale:s:ledger", ["era.1", 0]))
+    await rig.settle()
+    ((_, _, _, reply),) = reader.frames()
+    assert reply["recovered"]
+    assert reply["messages"] == []
+    rig.log.fits = True
+    await asyncio.sleep(0.25)
+    await rig.settle()
+    steps = [frame[2]["data"]["step"] for frame in reader.frames()]
+    assert steps == ["created", "opened", "paused"]
+
+
 async def test_a_stall_without_anyone_to_answer_ends_too(rig):
     """A turn of notifications has no replies; readers of other turns are not held."""
     writer, bystander = rig.connect(), rig.connect()

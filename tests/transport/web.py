@@ -68,6 +68,24 @@ def events(data: bytes) -> list[tuple[Any, str]]:
     return found
 
 
+async def read_events(response: Any, number: int) -> list[tuple[Any, str]]:
+    """(push, id) of the next events of an aiohttp response, as the standard says to read them."""
+    found: list[tuple[Any, str]] = []
+    fields: dict[str, str] = {}
+    while len(found) < number:
+        line = (await response.content.readline()).decode()
+        assert line, "the stream ended"
+        line = line.rstrip("\n")
+        if not line:
+            if "data" in fields:
+                found.append((json.loads(fields["data"]), fields["id"]))
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+    return found
+
+
 async def say(rig: Rig, client: FakeTransport, text: bytes = b"") -> bytes:
     """What the server has written to a client, once it heard a text."""
     if text:

@@ -76,7 +76,7 @@ class Times(NamedTuple):
 
     @classmethod
     def of(cls, whole: float) -> Times:
-        return cls(whole, whole / 6, whole / 12, whole / 10, whole / 20, min(0.1, whole / 400))
+        return cls(whole, whole / 6, whole / 15, whole / 10, whole / 20, min(0.1, whole / 400))
 
 
 class Refund(NamedTuple):

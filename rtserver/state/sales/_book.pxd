@@ -39,6 +39,8 @@ cdef class Hold:
     cdef public object reference
     cdef public object refunds
     cdef public Buyer buyer
+    cdef public Hold before
+    cdef public Hold after
 
     cpdef dict basket(self)
 
@@ -72,9 +74,9 @@ cdef class Book:
     cdef public list pages
     cdef public object ended
     cdef object _names
-    cdef object _due
-    cdef list _late
-    cdef int64_t _latest_due
+    cdef Hold _first
+    cdef Hold _last
+    cdef object _others
     cdef str _prefix
     cdef bytes _secret
     cdef int64_t _tag_block
@@ -122,5 +124,7 @@ cdef class Book:
     cpdef sell(self, Hold hold, int64_t now, object reference)
     cpdef _order(self, Buyer buyer, Hold hold, int64_t now, object reference)
     cpdef note_order(self, Buyer buyer, int64_t number)
+    @cython.locals(last=Hold)
     cpdef expect_expiry(self, Hold hold)
-    cpdef _await_moved(self, Hold hold)
+    @cython.locals(before=Hold, after=Hold)
+    cpdef _expect_no_more(self, Hold hold)

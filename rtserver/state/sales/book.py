@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from heapq import heappop, heappush
 from struct import unpack
 from typing import Any
 
@@ -27,6 +26,7 @@ from rtserver.limits import ENDED_HOLDS_KEPT
 from rtserver.state.sales.terms import ItemTerms
 from rtserver.structs.ordered_names import OrderedNames
 from rtserver.structs.sharded_map import ShardedMap, new_map
+from rtserver.structs.skiplist import Skiplist
 
 __all__ = [
     "CANCELLED",
@@ -102,7 +102,9 @@ class Hold:
     """Units of some items for one user until a deadline; then an order, or gone."""
 
     __slots__ = (
+        "after",
         "amounts",
+        "before",
         "buyer",
         "ended_at",
         "expires_at",
@@ -126,7 +128,9 @@ class Hold:
         self.items: tuple[Item, ...] = ()
         self.amounts: tuple[int, ...] = ()
         self.state = HELD
-        self.moved = False  # its deadline is another than at first
+        self.moved = False  # its deadline is out of the order in which holds are made
+        self.before: Hold | None = None  # what expires before it, and after it: while it is held,
+        self.after: Hold | None = None  # and has not moved
         self.reserved_at = 0
         self.expires_at = 0
         self.ended_at = 0
@@ -137,9 +141,6 @@ class Hold:
     def basket(self) -> dict[str, int]:
         """{item: units}"""
         return {item.name: n for item, n in zip(self.items, self.amounts, strict=True)}
-
-    def units(self) -> int:
-        return sum(self.amounts)
 
     def refunded(self) -> dict[str, int]:
         """{item: units} of all refunds together."""
@@ -176,10 +177,10 @@ class Book:
     has to know of it."""
 
     __slots__ = (
-        "_due",
-        "_late",
-        "_latest_due",
+        "_first",
+        "_last",
         "_names",
+        "_others",
         "_prefix",
         "_secret",
         "_tag_block",
@@ -225,9 +226,9 @@ class Book:
         self.sold_out_refusals = 0  # of the short way, since somebody asked; no state
         self._names = OrderedNames()
         self.pages: list[list[Hold | None]] = [[None]]  # by number; there is no number 0
-        self._due: deque[Hold] = deque()  # by (expires_at, number), but those that moved
-        self._latest_due = 0  # of the last of those
-        self._late: list[tuple[int, int, Hold]] = []  # a heap of those, and of others out of order
+        self._first: Hold | None = None  # of the open holds, linked by (expires_at, number) as
+        self._last: Hold | None = None  # they were made; what ends is unlinked at once
+        self._others: Skiplist[Hold] = Skiplist()  # those whose deadlines are out of that order
         self.ended: deque[int] = deque()  # numbers of holds that were not sold, by when they ended
         self._prefix = f"{sale:x}-"
         self._secret = secret
@@ -309,10 +310,7 @@ class Book:
     ) -> Hold:
         """Free units become held ones. `buyer`: who the user is, if anybody."""
         hold = self.new_hold(self.last_number + 1, user, items, amounts, now, expires_at)
-        if buyer is None:
-            buyer = Buyer(user)
-            self.buyers.insert(user, buyer)
-        self.hold_units(buyer, hold)
+        self.hold_units(self.buyer(user) if buyer is None else buyer, hold)
         self.expect_expiry(hold)
         return hold
 
@@ -367,6 +365,7 @@ class Book:
 
     def give_back(self, hold: Hold, state: int, now: int) -> None:
         """Held units become free; the hold ended as CANCELLED or EXPIRED."""
+        self._expect_no_more(hold)
         self._unhold(hold)
         hold.state = state
         hold.ended_at = now
@@ -418,10 +417,12 @@ class Book:
     def replace(self, hold: Hold, items: tuple[Item, ...], amounts: tuple[int, ...]) -> None:
         """Another basket under the same id and deadline. What it held is free before the new
         units are taken, so the caller has asked whether there are enough of both."""
+        place = hold.buyer.held.index(hold)
         self._unhold(hold)
         hold.items = items
         hold.amounts = amounts
         self.hold_units(self.buyer(hold.user), hold)
+        hold.buyer.held.insert(place, hold.buyer.held.pop())
 
     def split(self, hold: Hold, amounts: dict[str, int]) -> dict[str, int]:
         """Keeps a part of a basket in the hold, and frees the rest, which is the answer."""
@@ -450,6 +451,7 @@ class Book:
 
     def sell(self, hold: Hold, now: int, reference: str | None) -> None:
         """Held units become sold ones."""
+        self._expect_no_more(hold)
         buyer = hold.buyer
         for place in range(len(hold.items)):
             item = hold.items[place]
@@ -519,7 +521,7 @@ class Book:
         if hold.refunds is None:
             hold.refunds = []
         hold.refunds.append([amounts, reference, now, restock])
-        if sum(hold.refunded().values()) == hold.units():
+        if sum(hold.refunded().values()) == sum(hold.amounts):
             hold.state = REFUNDED
 
     def order_numbers(self, after: int, limit: int) -> list[int]:
@@ -534,49 +536,61 @@ class Book:
     # --- deadlines ---
 
     def expect_expiry(self, hold: Hold) -> None:
-        if hold.expires_at >= self._latest_due:
-            self._latest_due = hold.expires_at
-            self._due.append(hold)
+        last = self._last
+        if last is not None and last.expires_at > hold.expires_at:
+            hold.moved = True
+            self._others.insert(hold.expires_at, hold.number, hold)
+            return
+        hold.before = last
+        if last is None:
+            self._first = hold
         else:
-            self._await_moved(hold)
+            last.after = hold
+        self._last = hold
 
-    def _await_moved(self, hold: Hold) -> None:
-        hold.moved = True
-        heappush(self._late, (hold.expires_at, hold.number, hold))
+    def _expect_no_more(self, hold: Hold) -> None:
+        """It has ended, or will get another deadline."""
+        if hold.moved:
+            self._others.remove(hold.expires_at, hold.number)
+            return
+        before, after = hold.before, hold.after
+        if before is None:
+            self._first = after
+        else:
+            before.after = after
+            hold.before = None
+        if after is None:
+            self._last = before
+        else:
+            after.before = before
+            hold.after = None
 
     def extend(self, hold: Hold, expires_at: int) -> None:
+        self._expect_no_more(hold)
         hold.expires_at = expires_at
-        self._await_moved(hold)
+        hold.moved = True
+        self._others.insert(expires_at, hold.number, hold)
 
     def next_due(self) -> Hold | None:
         """The open hold that expires first, by (deadline, number)."""
-        due = self._due
-        while due and (due[0].state != HELD or due[0].moved):
-            due.popleft()
-        late = self._late
-        while late and (late[0][2].state != HELD or late[0][0] != late[0][2].expires_at):
-            heappop(late)
-        if not late:
-            return due[0] if due else None
-        moved = late[0][2]
-        if not due:
-            return moved
-        first = due[0]
-        if (first.expires_at, first.number) < (moved.expires_at, moved.number):
-            return first
-        return moved
+        first = self._first
+        if self._others:
+            due, number, other = self._others.first()
+            if first is None or (due, number) < (first.expires_at, first.number):
+                return other
+        return first
 
     # --- memory ---
 
     def release(self, entries_max: int) -> bool:
         """Frees a slice; True when nothing is left. From the first call on the book may only be
         released further."""
-        for queue in (self._due, self._late, self.ended, self.sequence):
+        for queue in (self.ended, self.sequence):
             for _ in range(min(entries_max, len(queue))):
                 queue.pop()
         del self.pages[-1:]
         del self.order_pages[-1:]
-        done = not (self._due or self._late or self.sequence or self.pages or self.order_pages)
+        done = not (self.ended or self.sequence or self.pages or self.order_pages)
         done = self.buyers.release(entries_max) and done
         done = self.items.release(entries_max) and done
         done = self._names.release(entries_max) and done

@@ -26,7 +26,7 @@ from rtserver.errors import (
     RtError,
 )
 from rtserver.errors import EXPIRED as LATE
-from rtserver.limits import HOLD_LIVES, HOLDS_PER_USER_MAX
+from rtserver.limits import HOLD_LIVES, HOLDS_PER_USER_MAX, REFUNDS_PER_ORDER_MAX
 from rtserver.state.sales.book import CANCELLED, EXPIRED, HELD, REFUNDED, SOLD, Buyer, Hold, Item
 from rtserver.state.sales.sale import Sale
 
@@ -244,7 +244,7 @@ def refund(
     restock: bool,
     by: str | None,
 ) -> dict[str, Any]:
-    """Raises RtError not_found, already_refunded, out_of_range, conflict."""
+    """Raises RtError not_found, already_refunded, limit_reached, out_of_range, conflict."""
     order = sale.book.id_of(hold, "o")
     if hold.state not in (SOLD, REFUNDED):
         raise RtError(NOT_FOUND, f"the hold is {sale.state_of(now, hold)}, it was not sold")
@@ -259,6 +259,11 @@ def refund(
     if part is not None:
         _check_part(part, left, "the order")
     items = part or left
+    if items != left and len(hold.refunds or ()) >= REFUNDS_PER_ORDER_MAX:
+        raise RtError(
+            LIMIT_REACHED,
+            f"{order!r} was refunded in {REFUNDS_PER_ORDER_MAX} parts: expected all that is left",
+        )
     sale.book.refund(hold, items, now, reference, restock)
     sale.seat_all(sale.items_of(items))
     step = "refunded" if restock else "withdrawn"

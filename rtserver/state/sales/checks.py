@@ -9,7 +9,8 @@ __all__ = ["check_book"]
 
 
 def check_book(book: Book) -> None:
-    """Raises StructureBroken unless balances, holds and buyers agree. O(n)."""
+    """Raises StructureBroken unless balances, holds, buyers and deadlines agree. O(n)."""
+    _check_deadlines(book)
     held: dict[str, int] = {}
     sold: dict[str, int] = {}
     taken: dict[str, int] = {}
@@ -34,3 +35,12 @@ def check_book(book: Book) -> None:
     for user, buyer in book.buyers.items():
         expect(buyer.taken == taken.get(user, 0), f"{user!r} has another number of units")
         expect(bool(buyer.held or buyer.orders), f"{user!r} has nothing")
+
+
+def _check_deadlines(book: Book) -> None:
+    """The first is that of the open hold that expires first."""
+    holds = (hold for page in book.pages for hold in page if hold is not None)
+    due = [(hold.expires_at, hold.number) for hold in holds if hold.state == HELD]
+    first = book.next_due()
+    found = None if first is None else (first.expires_at, first.number)
+    expect(found == min(due, default=None), "another hold expires first")

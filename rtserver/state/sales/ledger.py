@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 import msgpack
@@ -100,14 +101,18 @@ class Ledger:
         """At most `limit` rows that follow the step `after`; a chunk is read when it is needed."""
         end = min(after + limit, self._rows)
         while after < end:
-            rows = self.read_on(after)[: end - after]
+            rows = self._page(after, end - after)
             after += len(rows)
             yield from rows
 
     def read_on(self, after: int) -> list[Row]:
         """The rows that follow the step `after` in one chunk; none at the end."""
+        return self._page(after, None)
+
+    def _page(self, after: int, limit: int | None) -> list[Row]:
+        """At most so many rows of one chunk; those that are not asked for are only passed over."""
         number = bisect_right(self._starts, after) - 1
-        return _unpacked(self._chunks[number])[after - self._starts[number] :]
+        return _unpacked(self._chunks[number], after - self._starts[number], limit)
 
     # --- snapshots ---
 
@@ -142,7 +147,9 @@ class Ledger:
         expect(rows == self._rows, "the ledger counts other rows than it holds")
 
 
-def _unpacked(chunk: bytes | bytearray) -> list[Row]:
-    unpacker = msgpack.Unpacker(use_list=True, strict_map_key=False, max_buffer_size=0)
+def _unpacked(chunk: bytes | bytearray, skipped: int = 0, limit: int | None = None) -> list[Row]:
+    unpacker: Any = msgpack.Unpacker(use_list=True, strict_map_key=False, max_buffer_size=0)
     unpacker.feed(memoryview(chunk))
-    return [[STEPS[row[0]], *row[1:]] for row in unpacker]
+    for _ in range(skipped):
+        unpacker.skip()
+    return [[STEPS[row[0]], *row[1:]] for row in islice(unpacker, limit)]

@@ -34,6 +34,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from rtserver.errors import LIMIT_REACHED, NO_PASS, RATE_LIMITED, RtError, shown
+from rtserver.limits import TIME_MAX
 from rtserver.state.chunks import in_chunks
 from rtserver.state.sales.outflow import Outflow
 from rtserver.state.sales.terms import QueueTerms
@@ -187,11 +188,13 @@ class WaitingRoom:
         self._credit_at = now
 
     def admit(self, now: int, units: int) -> list[str]:
-        """Lets in as many as rate, active_max and the free units allow now, at most a slice."""
-        if not self.started:
+        """Lets in as many as rate, active_max and the free units allow now, at most a slice. Where
+        nobody can come in, whatever the rate says, nothing changes: then a join need not ask."""
+        most = self._room_for(units) if self.started else 0
+        if not most:
             return []
         credit = self._credit_now(now)
-        count = min(credit // _ONE, self._room_for(units))
+        count = min(credit // _ONE, most)
         if not count:
             return []
         terms, line, visits = self.terms, self._line, self._visits
@@ -367,7 +370,8 @@ class WaitingRoom:
             return position * elapsed // departures
         terms = self.terms
         behind = max(0, position - max(0, terms.active_max - self.active))
-        return max(position * 1_000 // terms.rate_per_s, behind * terms.pass_ms // terms.active_max)
+        promised = behind * terms.pass_ms // terms.active_max
+        return min(TIME_MAX, max(position * 1_000 // terms.rate_per_s, promised))
 
     # --- memory and snapshots ---
 

@@ -36,8 +36,8 @@ from rtserver.state.sales.terms import ItemTerms, SaleTerms
 
 __all__ = ["PlaceChanged", "Sale"]
 
-_EXPIRED_PER_FIRE = 200
-_RELEASED_AT_ONCE = 1_000
+_ENDED_PER_FIRE = 400  # holds and items in them, whose time is over
+_RELEASED_AT_ONCE = 2_000
 _NO_PLACE: Final = {
     "state": "none",
     "position": None,
@@ -65,7 +65,7 @@ class Sale:
     __slots__ = (
         "_arm",
         "_emit",
-        "_releasing",
+        "_released_at",
         "armed",
         "book",
         "closed",
@@ -121,7 +121,7 @@ class Sale:
         self.ledger: Ledger = _ledgers.Ledger()
         self.hall = Hall()
         self.room: WaitingRoom | None = None
-        self._releasing = False  # the sale was closed, and what is held goes back
+        self._released_at: int | None = None  # when all that was held began to go back
         self._emit = emit
         self._arm = arm
         self._set_queue(terms)
@@ -223,8 +223,8 @@ class Sale:
     def close(self, now: int, release: bool, by: str | None) -> None:
         if not self.closed:
             self._close(now, by)
-        if release and not self._releasing:
-            self._releasing = True
+        if release and self._released_at is None:
+            self._released_at = now
             self._release_holds(now, _RELEASED_AT_ONCE)
         self.look_ahead(now)
 
@@ -311,6 +311,10 @@ class Sale:
             place = {**_NO_PLACE, "state": self._state_without_queue(user)}
         else:
             place = self.room.place(now, user)
+            if place["state"] == "none":  # her visit is over, or the queue is younger than it
+                buyer = self.book.buyers.get(user)
+                if buyer is not None:
+                    place["state"] = "holding" if buyer.held else "done"
         if place["state"] == "waiting":
             if self._is_sold_out():
                 return {**_NO_PLACE, "state": "sold_out"}
@@ -351,12 +355,14 @@ class Sale:
                 self._emit(PlaceChanged(self.name, hold.user))
 
     def is_released(self, hold: Hold) -> bool:
-        """Whether it goes back with the end of the sale, if not yet."""
-        return self._releasing and hold.state == HELD
+        """Whether it goes back with the end of the sale, if not yet. What had expired by then stays
+        so, whether or not its timer had fired."""
+        since = self._released_at
+        return since is not None and hold.state == HELD and since < hold.expires_at
 
     def state_of(self, now: int, hold: Hold) -> str:
         if hold.state == HELD:
-            if self._releasing:
+            if self.is_released(hold):
                 return "cancelled"
             if now >= hold.expires_at:
                 return "expired"
@@ -440,8 +446,8 @@ class Sale:
             self._open(now, None)
         if not self.closed and _is_due(terms.closes_at, now):
             self._close(now, None)
-        if self._releasing:
-            self._release_holds(now, _EXPIRED_PER_FIRE)
+        if self._released_at is not None:
+            self._release_holds(now, _ENDED_PER_FIRE)
         self._expire_holds(now)
         if self.room is not None:
             for user in self.room.expire(now):
@@ -450,18 +456,24 @@ class Sale:
         self.proceed(now)
 
     def _expire_holds(self, now: int) -> None:
-        for _ in range(_EXPIRED_PER_FIRE):
+        left = _ENDED_PER_FIRE
+        while left > 0:
             hold = self.book.next_due()
             if hold is None or hold.expires_at > now:
                 return
+            left -= 1 + len(hold.items)
             self.give_back(hold, EXPIRED, now, "expired", None)
 
-    def _release_holds(self, now: int, most: int) -> None:
-        for _ in range(most):
+    def _release_holds(self, now: int, left: int) -> None:
+        while left > 0:
             hold = self.book.next_due()
             if hold is None:
                 return
-            self.give_back(hold, CANCELLED, now, "released", None)
+            left -= 1 + len(hold.items)
+            if self.is_released(hold):
+                self.give_back(hold, CANCELLED, now, "released", None)
+            else:
+                self.give_back(hold, EXPIRED, now, "expired", None)
 
     def look_ahead(self, now: int) -> None:
         """Asks for the next `fire`; an earlier one that is asked for already does as well."""
@@ -471,7 +483,7 @@ class Sale:
 
     def _next_due(self, now: int) -> int | None:
         hold = self.book.next_due()
-        dues = [] if hold is None else [0 if self._releasing else hold.expires_at]
+        dues = [] if hold is None else [hold.expires_at if self._released_at is None else 0]
         if not self.closed:
             if self.terms.closes_at is not None:
                 dues.append(self.terms.closes_at)
@@ -509,7 +521,7 @@ class Sale:
             self.secret,
             self.created_at,
             self.declared.as_row(),
-            [self.opened, self.paused, self.closed, self._releasing],
+            [self.opened, self.paused, self.closed, self._released_at],
             self.armed,
         ]
 
@@ -517,7 +529,7 @@ class Sale:
         """What `as_row` has beyond the creation. The room, if any, dumps itself."""
         declared, flags, armed = rest
         self.declared = SaleTerms.of_row(declared)
-        self.opened, self.paused, self.closed, self._releasing = flags
+        self.opened, self.paused, self.closed, self._released_at = flags
         self.armed = None if armed is None else (armed[0], armed[1])
         self._tell_book()
 

@@ -39,7 +39,8 @@ def possessions(sale: Sale, now: int, user: str) -> dict[str, Any]:
     if buyer is None:
         return found
     newest = (buyer.orders or [])[: -HOLDS_PER_USER_MAX - 1 : -1]
-    holds = (hold for hold in reversed(buyer.held) if sale.state_of(now, hold) == "held")
+    newest_first = sorted(buyer.held, key=lambda hold: hold.number, reverse=True)
+    holds = (hold for hold in newest_first if sale.state_of(now, hold) == "held")
     rows = chain(
         (("holds", sale.hold_map(hold)) for hold in holds),
         (("orders", _order_map(sale, number)) for number in newest),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rtserver.errors import RtError
+from rtserver.limits import TIME_MAX
 from rtserver.state.sales.room import WaitingRoom, start_key
 from rtserver.state.sales.terms import QueueTerms
 from rtserver.structs import StructureBroken
@@ -166,18 +167,18 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(units=units)
     def admit(self, units: int) -> None:
         admitted = self.room.admit(self.now, units)
-        if not self.started:
+        given = self.room.terms
+        looking = sum(not visit["holding"] for visit in self.visits.values())
+        room = min(len(self.line), given.active_max - len(self.visits), units - looking, SLICE)
+        if not self.started or room <= 0:
             assert admitted == []
             return
-        given = self.room.terms
         credit = self.credit
         if self.credit_at is not None:
             most = max(Fraction(1), Fraction(given.rate_per_s, 10))
             grown = credit + Fraction(given.rate_per_s * (self.now - self.credit_at), 1_000)
             credit = min(most, grown)
-        looking = sum(not visit["holding"] for visit in self.visits.values())
-        room = min(given.active_max - len(self.visits), units - looking, SLICE)
-        expected = [user for _, user in self.line[: max(0, min(int(credit), room))]]
+        expected = [user for _, user in self.line[: min(int(credit), room)]]
         assert admitted == expected
         if expected:
             self.credit, self.credit_at = credit - len(expected), self.now
@@ -284,6 +285,15 @@ class RoomMachine(RuleBasedStateMachine):
 
 TestRoom = RoomMachine.TestCase
 TestRoom.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+# --- what is promised ---
+
+
+def test_an_expected_wait_is_a_time_that_every_client_can_read() -> None:
+    room = fresh(QueueTerms(1, 1, pass_ms=TIME_MAX), started=True)
+    assert room.eta(START, 1) == 1_000
+    assert room.eta(START, 5_000_000) == TIME_MAX
 
 
 # --- order ---
