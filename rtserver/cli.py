@@ -15,6 +15,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ EXIT_UNREACHABLE = 6
 EXIT_STOPPED = 70  # EX_SOFTWARE of sysexits(3)
 
 _NICE = 19  # of the process that makes snapshots
+_PARENT_POLL_S = 0.1  # between its looks at whether its server lives
 _PROGRESS_EVERY_S = 0.2
 
 
@@ -306,6 +308,13 @@ def _give_way() -> None:
         os.nice(_NICE)
 
 
+def _end_with(server: int) -> None:
+    """Nobody waits for a snapshot whose server is gone, and the next server makes its own."""
+    while os.getppid() == server:
+        time.sleep(_PARENT_POLL_S)
+    os._exit(EXIT_FAILED)
+
+
 @main.command(hidden=True, name="reference")
 def reference_command() -> None:
     """Prints the reference of protocol.md from the command table."""
@@ -314,11 +323,13 @@ def reference_command() -> None:
 
 @main.command(hidden=True, name="compact")
 @data_argument
-def compact_command(data: Path) -> None:
+@click.argument("server", type=int)
+def compact_command(data: Path, server: int) -> None:
     """The separate process that makes a snapshot; the running server starts it."""
     _give_way()
+    threading.Thread(target=_end_with, args=(server,), daemon=True).start()
     try:
         made = compact(data, Files(), _empty_state)
-    except (LogDamaged, ReplayFailed, OSError) as error:
+    except (DirectoryLocked, LogDamaged, ReplayFailed, OSError) as error:
         _exit(EXIT_DAMAGED, str(error))
     click.echo(json.dumps(made))

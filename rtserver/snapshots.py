@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +34,7 @@ _KILLED_S = 5.0
 
 
 class Snapshots:
-    """Makes snapshots by a child process."""
+    """Makes snapshots by a child process, which ends with this one."""
 
     def __init__(
         self, directory: Path, log: Log, turn: Turn, after_bytes: int, now: Callable[[], int]
@@ -110,7 +111,7 @@ class Snapshots:
         this one's page tables, and the loop stops for a millisecond or so. Every descriptor of this
         process closes by itself on exec."""
         return subprocess.Popen(
-            [sys.executable, "-m", "rtserver", "compact", str(self._directory)],
+            [sys.executable, "-m", "rtserver", "compact", str(self._directory), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

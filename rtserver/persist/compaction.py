@@ -3,7 +3,8 @@
 Runs in a process of its own, beside the server: it reads only what the server no longer touches,
 and writes one new file that the server lists once it has heard of it. It is a recovery by the
 same code, and it ends with loading what it wrote into an empty state whose totals must agree:
-each snapshot proves that the data can be recovered. Needs memory for the state once.
+each snapshot proves that the data can be recovered. Needs memory for the state once. Only one at a
+time works on a directory: two would write the same file.
 """
 
 from __future__ import annotations
@@ -36,12 +37,20 @@ class State(Protocol):
 
 
 def compact(directory: Path, files: Files, make_state: Callable[[], State]) -> dict[str, Any]:
-    """Makes the snapshot of all closed segments. Raises LogDamaged, OSError, and what the state
-    raises; then no file is left behind.
+    """Makes the snapshot of all closed segments. Raises DirectoryLocked, LogDamaged, OSError, and
+    what the state raises; then no file is left behind.
 
     Returns {created, name, seq, size, ...} for `Log.register_snapshot`; `created` is False when
     the newest snapshot already covers every closed segment (name None: there is none).
     """
+    lock = files.lock_compaction(directory)
+    try:
+        return _compact(directory, files, make_state)
+    finally:
+        lock.release()
+
+
+def _compact(directory: Path, files: Files, make_state: Callable[[], State]) -> dict[str, Any]:
     state = make_state()
     recovered = recover(
         directory,

@@ -207,6 +207,19 @@ class Files:
         lock.describe("")
         return lock
 
+    def lock_compaction(self, directory: Path) -> DirectoryLock:
+        """Makes this process the only one that makes a snapshot here; another may be the child of a
+        server that is gone. Raises DirectoryLocked."""
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DirectoryLocked(
+                f"another process makes a snapshot of {directory}: try again when it is done"
+            ) from None
+        return DirectoryLock(fd)
+
     def is_locked(self, directory: Path) -> bool:
         """Whether a process, this one included, holds the directory's lock."""
         return self._holder(directory) is not None

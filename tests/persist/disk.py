@@ -292,6 +292,9 @@ class SimulatedFiles(Files):
     def lock(self, directory: Path) -> DirectoryLock:
         return _NoLock(-1)
 
+    def lock_compaction(self, directory: Path) -> DirectoryLock:
+        return _NoLock(-1)
+
     def is_locked(self, directory: Path) -> bool:
         return False
 

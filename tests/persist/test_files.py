@@ -111,6 +111,16 @@ def test_what_is_not_there(files: Files, tmp_path: Path) -> None:
     assert not files.is_locked(tmp_path / "no")
 
 
+def test_one_process_at_a_time_makes_snapshots(files: Files, tmp_path: Path) -> None:
+    server = files.lock(tmp_path)
+    lock = files.lock_compaction(tmp_path)
+    with pytest.raises(DirectoryLocked, match="another process makes a snapshot"):
+        files.lock_compaction(tmp_path)
+    lock.release()
+    files.lock_compaction(tmp_path).release()
+    server.release()
+
+
 def test_a_second_process_is_refused(files: Files, tmp_path: Path) -> None:
     """By its own descriptor, so the same process counts as another."""
     lock = files.lock(tmp_path / "store")

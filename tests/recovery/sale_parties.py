@@ -125,7 +125,7 @@ class Till(Party):
         for visit, double in doubles.items():
             same(visit.operation, double)
             if visit.operation.error and double.state == OK:
-                visit.buyer.operations.append(double)  # a refusal is not remembered
+                visit.operation.settle(None, double.told)  # a refusal is not remembered
         for echo, first in echoes:
             same(first, echo)
         for visit in self.visits:
