@@ -21,6 +21,7 @@ from rtserver.state.sales.rows import dump_book, load_book
 from rtserver.state.sales.sale import Sale
 from rtserver.state.sales.terms import ItemTerms, SaleTerms
 from rtserver.state.timers import Timers
+from rtserver.structs import expect
 from rtserver.structs.ordered_names import OrderedNames
 
 __all__ = ["TIMER_KIND", "Sales"]
@@ -314,6 +315,10 @@ class Sales:
             check_book(sale.book)
             sale.ledger.check()
             sale.hall.check()
+            for item in sale.book.sequence:
+                if item.terms.seat is not None:
+                    free = sale.hall.is_free(item.name)
+                    expect(free == (item.free > 0), f"the hall has another {item.name!r}")
             if sale.room is not None:
                 sale.room.check()
         self._names.check()

@@ -37,7 +37,7 @@ parts = st.one_of(
     st.none(), likely, st.dictionaries(st.sampled_from("abc"), st.just(1), min_size=1)
 )
 references = st.sampled_from([None, None, "r", "q"])
-holds = st.integers(0, 5)  # counted back from the newest; there may be none
+holds = st.integers(0, 11)  # which one that is, see SaleMachine.aimed
 spans = st.sampled_from([1, 400, 600, 1_000, 1_001, 3_999, 4_000, 5_000])
 amounts = st.dictionaries(st.sampled_from([*SKUS[:5], "new"]), st.integers(-4, 4), min_size=1)
 
@@ -93,8 +93,8 @@ class SaleMachine(RuleBasedStateMachine):
         self.keyed: list[tuple[str, dict[str, Any], Any]] = []
         self.tally = {sku: dict.fromkeys(("stock", "free", "held", "sold"), 0) for sku in items}
         self.read = 0  # steps of the ledger
-        for one in first:
-            self.run(*one)
+        for call in first:
+            self.run(*call)
 
     # --- one call, both ways ---
 
@@ -120,24 +120,33 @@ class SaleMachine(RuleBasedStateMachine):
         if self.shop.world.timers_per_turn:
             self.sale.fire()
 
+    def aimed(self, call: Call) -> Call:
+        """With the number of a hold for each pick: of one that is still open, mostly, of any, or 0,
+        which is unknown."""
+        method, named = call
+        open_ones = [hold.number for hold in self.sale.holds if hold.state == "held"]
+        for key in IDS & named.keys():
+            pick = named[key]
+            among = open_ones if pick > 4 and open_ones else range(1, 1 + len(self.ids))
+            number = among[pick % len(among)] if among and pick < 11 else 0
+            named = {**named, key: number}
+            if method == "replace" and number and pick % 4:
+                named["user"] = self.sale.holds[number - 1].user
+        return method, named
+
     def arguments(self, method: str, named: dict[str, Any]) -> dict[str, Any]:
-        """With ids in the place of numbers. Naive numbers count back from the newest hold."""
+        """With ids in the place of numbers."""
         sent = {key: value for key, value in named.items() if value is not None}
         for key in IDS & sent.keys():
-            number = self.number(sent[key])
+            number = sent[key]
             letter = "o" if key == "order" else "h"
             sent[key] = f"{letter}{self.ids[number - 1]}" if number else f"{letter}1-1-{'0' * 16}"
         return (
             sent if method in ("confirm", "cancel", "extend", "refund") else {"name": "s", **sent}
         )
 
-    def number(self, back: int) -> int:
-        return max(0, len(self.ids) - back)
-
     def compare(self, method: str, named: dict[str, Any], reply: Any, error: str | None) -> None:
         naive = {key: value for key, value in named.items() if value is not None}
-        for key in IDS & naive.keys():
-            naive[key] = self.number(naive[key])
         expected, errors = self.naive(COMMANDS.get(method, method), naive)
         assert error in errors, (method, naive, reply, error, errors)
         assert error is not None or self.numbered(reply) == expected, (method, naive)
@@ -173,18 +182,18 @@ class SaleMachine(RuleBasedStateMachine):
 
     @rule(call=calls)
     def one(self, call: Call) -> None:
-        self.run(*call)
+        self.run(*self.aimed(call))
 
     @precondition(lambda self: self.ids)
-    @rule(call=st.one_of(replaces, confirms, cancels, extends))
+    @rule(call=st.one_of(replaces, replaces, confirms, cancels, extends))
     def on_a_hold(self, call: Call) -> None:
-        self.run(*call)
+        self.run(*self.aimed(call))
 
     @precondition(lambda self: self.sale.orders())
     @rule(call=refunds, orders=st.integers(0, 3))
     def on_an_order(self, call: Call, orders: int) -> None:
-        number = self.sale.orders()[-1 - orders % len(self.sale.orders())]["order"]
-        self.run("refund", {**call[1], "order": len(self.ids) - number})
+        order = self.sale.orders()[-1 - orders % len(self.sale.orders())]
+        self.run("refund", {**call[1], "order": order["order"]})
 
     @rule(call=restocks)
     def restock(self, call: Call) -> None:
@@ -199,32 +208,28 @@ class SaleMachine(RuleBasedStateMachine):
         """As she does it herself."""
         self.run("reserve", {"user": user, "items": items}, role="user", caller=user)
         if self.ids and self.sale.holds[-1].user == user:
-            self.run("confirm", {"hold": 0, "reference": None}, role="user", caller=user)
+            named = {"hold": len(self.ids), "reference": None}
+            self.run("confirm", named, role="user", caller=user)
 
     @rule(caller=users, call=calls)
     def touch(self, caller: str, call: Call) -> None:
         """What is another's is nobody's business."""
-        method, named = call
-        if method in ("refund", "restock"):
-            owner = None
-        elif method == "reserve":
-            owner = named["user"]
-        else:
-            number = self.number(named["hold"])
-            owner = self.sale.holds[number - 1].user if number else caller
-        if owner == caller and named.get("user", caller) == caller:
+        method, named = self.aimed(call)
+        hold = named.get("hold", 0)
+        owners = {named.get("user", caller), self.sale.holds[hold - 1].user if hold else caller}
+        if owners == {caller} and method != "refund":
             self.run(method, named, role="user", caller=caller)
             return
         self.catch_up()
-        missing = method == "replace" and not self.number(named["hold"])
         _, error = self.ask(method, self.arguments(method, named), "user", caller)
-        assert error == "forbidden" or (missing and error == "not_found")
+        assert error == "forbidden" or (error == "not_found" and method == "replace" and not hold)
 
     @rule(several=st.lists(calls, min_size=2, max_size=4))
     def burst(self, several: list[Call]) -> None:
         """Several calls within one turn; they know of no hold that is made in it."""
         world = self.shop.world
         self.catch_up()
+        several = [self.aimed(call) for call in several]
         world.open_turn()
         sent = []
         for method, named in several:
@@ -234,12 +239,9 @@ class SaleMachine(RuleBasedStateMachine):
         world.end_turn()
         world.sync()
         replies = {frame[1]: frame[2:] for frame in world.peer.take() if frame[0] == 1}
-        known = len(self.ids)
         for request, (method, named) in zip(sent, several, strict=True):
             error, reply = replies[request]
-            shift = len(self.ids) - known
-            moved = {key: value + shift if key in IDS else value for key, value in named.items()}
-            self.compare(method, moved, reply, error and error[1])
+            self.compare(method, named, reply, error and error[1])
 
     @rule(user=users, zone=st.sampled_from([None, "front", "back"]), count=st.integers(1, 4))
     def best(self, user: str, zone: str | None, count: int) -> None:
@@ -274,7 +276,7 @@ class SaleMachine(RuleBasedStateMachine):
     @rule(call=calls)
     def keyed_call(self, call: Call) -> None:
         """What succeeded under a key is answered again, whatever has become of it."""
-        method, named = call
+        method, named = self.aimed(call)
         sent = self.arguments(method, named)
         options = {"idempotency_key": f"k{len(self.keyed)}"}
         reply = self.run(method, named, options=options)
@@ -338,6 +340,7 @@ class SaleMachine(RuleBasedStateMachine):
         assert shop.say("status")["state"] == self.sale.phase
         self.read_ledger()
         assert self.tally == balances
+        shop.world.store.check()
 
     def read_ledger(self) -> None:
         """The new steps are the naive ones, and their movements add up to the balances."""
