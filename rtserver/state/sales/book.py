@@ -328,8 +328,7 @@ class Book:
         expires_at: int,
     ) -> Hold:
         """A hold in its place, whose units are not held yet; numbers in between are forgotten."""
-        while self.last_number + 1 < number:
-            self.put(self.last_number + 1, None)
+        self.skip_to(number)
         hold = Hold()
         hold.number = number
         hold.tag = self.tag_of(number)

@@ -67,7 +67,6 @@ class WaitingRoom:
         "_addresses",
         "_credit",
         "_credit_at",
-        "_done",
         "_joins",
         "_line",
         "_outflow",
@@ -87,7 +86,6 @@ class WaitingRoom:
         self._line: Ranking = new_ranking()  # marked: a place that stays without a connection
         self._visits: Ranking = new_ranking()  # by the end of the pass, with _HOLDING or without
         self._ready: Tally = new_tally()  # of the admitted, when they may reserve: with a dwell
-        self._done: Tally = new_tally()  # users who bought
         self._joins: Tally = new_tally()  # of users and of addresses, places given to each while
         self._addresses: Tally = new_tally()  # there was a limit
         self._credit = _ONE  # admissions allowed, in thousandths, at the time beside it
@@ -307,7 +305,6 @@ class WaitingRoom:
 
     def finished(self, user: str) -> bool:
         """She has bought and holds nothing more. Whether that ends a visit."""
-        self._done.put(user, 1)
         return self._end_visit(user)
 
     def _is_admitted(self, user: str) -> bool:
@@ -355,8 +352,6 @@ class WaitingRoom:
             found["state"] = "waiting"
             found["position"] = rank + 1
             found["eta_ms"] = self.eta(now, rank + 1)
-        elif user in self._done:
-            found["state"] = "done"
         return found
 
     def eta(self, now: int, position: int) -> int | None:
@@ -388,7 +383,6 @@ class WaitingRoom:
     def _tallies(self) -> dict[str, Tally]:
         return {
             "ready": self._ready,
-            "done": self._done,
             "joins": self._joins,
             "addresses": self._addresses,
         }

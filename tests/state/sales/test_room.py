@@ -76,7 +76,6 @@ class RoomMachine(RuleBasedStateMachine):
         self.line: list[tuple[tuple[int, Any, int], str]] = []
         self.tied: set[str] = set()
         self.visits: dict[str, dict[str, Any]] = {}
-        self.done: set[str] = set()
         self.taken: dict[str, int] = {}
         self.credit = Fraction(1)
         self.credit_at: int | None = None
@@ -246,7 +245,6 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(user=users)
     def finished(self, user: str) -> None:
         assert self.room.finished(user) == (self.visits.pop(user, None) is not None)
-        self.done.add(user)
 
     # --- always ---
 
@@ -277,9 +275,6 @@ class RoomMachine(RuleBasedStateMachine):
             assert place["state"] == ("holding" if visit["holding"] else "admitted")
             assert place["pass_expires_at"] == visit["ends_at"]
             assert not room.is_tied(user)
-        for user in self.done:
-            if not self.known(user):
-                assert room.place(self.now, user)["state"] == "done"
         assert room.place(self.now, "nobody")["state"] == "none"
 
 
