@@ -297,6 +297,8 @@ def join(
             if sale.room is not None and sale.room.counts_addresses:
                 ctx.log_address()
             sale.join(ctx.now, who, tied=herself, address=ctx.address, by=ctx.caller_name)
+            if sale.room is None:
+                ctx.log_nothing()
         elif not (herself and sale.room.tie(who)):
             ctx.log_nothing()
     except RtError as error:
@@ -314,7 +316,10 @@ def join(
     summary="Gives up a place in the queue, or a pass; holds stay.",
 )
 def leave(store: Store, ctx: Context, name: str, user: str | None) -> dict[str, bool]:
-    return {"left": store.sales.find(name).leave(ctx.now, ctx.acting_for(user), ctx.caller_name)}
+    left = store.sales.find(name).leave(ctx.now, ctx.acting_for(user), ctx.caller_name)
+    if not left:
+        ctx.log_nothing()
+    return {"left": left}
 
 
 @_read(

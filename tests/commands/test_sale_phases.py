@@ -242,6 +242,18 @@ def test_a_deleted_sale_is_gone_and_its_name_is_free_again():
     again.settle()
 
 
+@pytest.mark.parametrize("queue", [None, QUEUE], ids=["plain", "queued"])
+def test_what_changes_nothing_for_a_user_is_not_logged(queue):
+    shop = Shop(queue=queue)
+    shop.say("join user=eve")
+    records, steps = len(shop.world.records()), shop.steps()
+    assert shop.say("leave user=dan") == {"left": False}
+    assert shop.say("join user=eve")["state"] == "admitted"
+    assert len(shop.world.records()) == records
+    assert shop.steps() == steps
+    shop.settle()
+
+
 # --- the order of refusals ---
 
 # What holds of the sale: what Bob asks, the first of the refusals, and what it must name.

@@ -268,7 +268,7 @@ class SaleMachine(RuleBasedStateMachine):
         world.advance(ms)
         self.catch_up()
 
-    @precondition(lambda self: len(self.sale.steps) > 25)
+    @precondition(lambda self: len(self.sale.steps) > 15)
     @rule(release=st.booleans())
     def close(self, release: bool) -> None:
         self.run("close", {"release": release})
