@@ -573,7 +573,7 @@ async def test_bytes_that_end_without_a_close(protocol):
 
 
 async def test_a_lost_connection_leaves_nothing_behind(protocol):
-    rig = Rig()
+    rig = Rig(Limits(turn_ms_max=60_000))  # both requests run before the loss, however busy it is
     peer = Peer(rig, protocol)
     peer.say(peer.ask(1, "channel.subscribe", "c"), peer.ask(2, "counter.add", "a", ack="synced"))
     peer.transport.abort()
