@@ -366,6 +366,24 @@ def test_best_available_follows_every_way_that_seats_move():
     shop.settle()
 
 
+def test_the_best_seats_are_the_same_ones_to_the_same_key():
+    shop = Shop(items=hall(("a", "XXXXXX")), per_user=0)
+
+    def reserve(key, **rest):
+        call = {"name": "s", "user": "ann", "best": {"zone": "z", "count": 2}, **rest}
+        return shop.ask("sale.reserve", **call, options={"idempotency_key": key})
+
+    first = reserve("k")
+    assert list(first["items"]) == ["a1", "a2"]
+    assert list(reserve("l")["items"]) == ["a3", "a4"]
+    assert reserve("k") == first
+    assert list(reserve("m", hold=first["hold"])["items"]) == ["a5", "a6"]
+    assert reserve("k") == first
+    assert shop.ask("sale.get", hold=first["hold"])["items"] == {"a5": 1, "a6": 1}
+    assert best(shop, 2) == "a1+a2"
+    shop.settle()
+
+
 def test_two_items_cannot_have_one_seat():
     shop = Shop(items=hall(("a", "XX")))
     records = len(shop.world.records())

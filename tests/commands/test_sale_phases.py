@@ -81,6 +81,8 @@ closed:
   join user=dan               not_open  closed
   leave user=eve              -         closed
   place user=eve              -         closed
+  restock items=a:1           conflict  closed
+  configure per_user=3        conflict  closed
   open                        conflict  closed
   pause                       conflict  closed
   close                       -         closed

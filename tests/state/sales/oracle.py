@@ -347,6 +347,7 @@ class Sale:
     # --- the staff ---
 
     def restock(self, items: dict[str, int]) -> dict[str, Any]:
+        self._not_closed()
         for sku, units in items.items():
             known = self.items.get(sku)
             free = 0 if known is None else known.free
@@ -360,20 +361,19 @@ class Sale:
         return {"items": {sku: self.balance(sku) for sku in items}}
 
     def configure(self, per_user: int | None = None, hold_ms: int | None = None) -> dict[str, Any]:
+        self._not_closed()
         self.per_user = self.per_user if per_user is None else per_user
         self.hold_ms = self.hold_ms if hold_ms is None else hold_ms
         self._step("configured")
         return {"state": self.phase}
 
     def open(self) -> dict[str, Any]:
-        if self.phase == "closed":
-            raise No("conflict")
+        self._not_closed()
         self._to("open", "opened")
         return {"state": self.phase}
 
     def pause(self) -> dict[str, Any]:
-        if self.phase == "closed":
-            raise No("conflict")
+        self._not_closed()
         self._to("paused", "paused")
         return {"state": self.phase}
 
@@ -384,6 +384,10 @@ class Sale:
                 self._end(hold, "cancelled")
                 self._step("released", hold, hold.items)
         return {"state": self.phase}
+
+    def _not_closed(self) -> None:
+        if self.phase == "closed":
+            raise No("conflict")
 
     def _to(self, phase: str, step: str) -> None:
         if self.phase != phase:
