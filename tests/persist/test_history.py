@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from rtserver.persist.archive import ARCHIVE
+from rtserver.persist.archive import ARCHIVE, all_segments
+from rtserver.persist.blocks import segment_index
 from rtserver.persist.compaction import compact
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.history import History, SnapshotFile, read_history
@@ -95,6 +97,29 @@ def test_it_begins_with_an_archived_snapshot() -> None:
     reader = Reader(SimulatedFiles(disk))
     assert reader.state.records == writer.state.records
     assert reader.history.basis == base
+
+
+def test_a_segment_that_is_archived_between_two_looks_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever of the two directories is listed first."""
+    disk, _ = store()
+    files = SimulatedFiles(disk)
+    monkeypatch.setattr(files, "is_locked", lambda _: True)
+    (first, *_) = [name for name in files.list_dir(STORE) if segment_index(name) is not None]
+    listed: list[Path] = []
+
+    def list_dir(path: Path) -> list[str]:
+        names = SimulatedFiles.list_dir(files, path)
+        listed.append(path)
+        if len(listed) == 1:
+            files.rename(STORE / first, STORE / ARCHIVE / first)
+        return names
+
+    monkeypatch.setattr(files, "list_dir", list_dir)
+    found = all_segments(STORE, files)
+    assert found[segment_index(first) or 0] == STORE / ARCHIVE / first
+    assert list(found) == list(range(1, len(found) + 1))
 
 
 def test_beside_a_server_all_that_is_complete_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
