@@ -13,6 +13,7 @@ from rtserver.persist.blocks import segment_index
 from rtserver.persist.compaction import compact
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.history import History, SnapshotFile, read_history
+from rtserver.persist.repair import repair
 from rtserver.persist.snapshot import is_snapshot_name
 from tests.persist.disk import Disk, SimulatedFiles
 from tests.persist.states import SMALL, STORE, Recorder, Writer
@@ -219,3 +220,24 @@ def test_a_snapshot_of_another_record() -> None:
     disk.names[STORE / old].data[:] = disk.names[STORE / new].data
     with pytest.raises(LogDamaged):
         Reader(SimulatedFiles(disk))
+
+
+@pytest.mark.parametrize("cut", range(3, 27, 3))
+def test_after_a_repair_the_archive_holds_nothing_of_what_was_cut(cut: int) -> None:
+    disk, config = Disk(), replace(SMALL, archive_bytes=0)
+    files = SimulatedFiles(disk)
+    writer = Writer(files, config)
+    writer.keep_since = 1
+    rounds(writer, 8)
+    writer.write("the", "last")
+    writer.sync()
+    writer.log.close(writer.now_ms)
+    plan = repair(STORE, files, truncate_at_seq=cut)
+    assert repair(STORE, files, truncate_at_seq=cut, accept_loss=plan["loss"])["repaired"]
+    assert len(Reader(files).state.records) == plan["kept_seq"] < cut
+    writer = Writer(files, config)
+    writer.keep_since = 1
+    for number in (1, 5):
+        rounds(writer, number)
+        writer.sync()
+        assert Reader(files).state.records == writer.state.records
