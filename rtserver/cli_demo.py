@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -13,7 +17,8 @@ from rtserver.loop import run_loop
 __all__ = ["demo"]
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells say it
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 _path = click.Path(path_type=Path)
 
@@ -34,7 +39,7 @@ def demo(
     from rtserver.demo.run import run_demo  # keeps the SDK out of `serve`
 
     try:
-        code = run_loop(lambda: run_demo(file, data, listen, leave=leave))
+        code = _run(lambda: run_demo(file, data, listen, leave=leave))
     except KeyboardInterrupt:
         code = 0
     except (KeyError, ValueError) as error:
@@ -43,6 +48,22 @@ def demo(
         )
         code = EXIT_FAILED
     sys.exit(code)
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Runs a demo. One that is told to terminate ends its server and its files too, as one that is
+    interrupted does. Raises KeyboardInterrupt."""
+
+    async def until_terminated() -> int:
+        task = asyncio.current_task()
+        assert task is not None, "a loop runs it"
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await main()
+
+    try:
+        return run_loop(until_terminated)
+    except asyncio.CancelledError:
+        return EXIT_TERMINATED
 
 
 def _refuse_options(context: click.Context, subcommand: str) -> None:
@@ -71,7 +92,7 @@ def sale(buyers: int, seats: int, seed: int | None, seconds: float, data: Path |
     from rtserver.demo.sale.run import run_sale_demo
 
     try:
-        code = run_loop(lambda: run_sale_demo(buyers, seats, seed, seconds, data))
+        code = _run(lambda: run_sale_demo(buyers, seats, seed, seconds, data))
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     sys.exit(code)

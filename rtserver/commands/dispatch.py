@@ -69,7 +69,8 @@ class BrokenState(Exception):
 
 
 class Waiting(NamedTuple):
-    """Replies that leave when the block of their turn is synced."""
+    """Replies that leave when the block of their turn is synced. None at all where a notification
+    did what nobody may be shown before that."""
 
     connection: Connection
     replies: bytes
@@ -184,7 +185,8 @@ class Dispatcher:
             connection.waiting += 1
             self.offloaded.append(Offloaded(connection, request_id, result))
         elif request_id is None:
-            return cost
+            if ack == "synced" and not self.waiting:
+                self.waiting.append(Waiting(connection, b"", 0))
         elif ack == "synced":
             reply = connection.form.encode_reply(request_id, result)
             self._wait(connection, request_id, reply, options)

@@ -34,9 +34,10 @@ _SNAPSHOT_WORTH = 4  # bytes of segments that a snapshot must save for each of i
 
 
 def all_segments(directory: Path, files: Files) -> dict[int, Path]:
-    """Where each segment of a store lies, by its index, in that order."""
+    """Where each segment of a store lies, by its index, in that order. One that a running server
+    archives meanwhile is found: the place that it goes to is looked at last."""
     found: dict[int, Path] = {}
-    for folder in (directory / ARCHIVE, directory):
+    for folder in (directory, directory / ARCHIVE):
         for name in files.list_dir(folder):
             index = segment_index(name)
             if index is not None:

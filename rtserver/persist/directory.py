@@ -223,7 +223,7 @@ class StoreDirectory:
         """Takes a file out of the store, if it is there."""
         folder = self._quarantine()
         with contextlib.suppress(FileNotFoundError):
-            self.files.rename(self.path / name, folder / name)
+            self.files.rename(self.path / name, folder / Path(name).name)
 
     def _quarantine(self) -> Path:
         folder = self.path / QUARANTINE

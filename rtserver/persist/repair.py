@@ -51,6 +51,7 @@ from rtserver.persist.snapshot import (
     file_digest,
     is_snapshot_name,
     read_snapshot,
+    snapshot_seq,
 )
 
 __all__ = ["repair"]
@@ -235,16 +236,23 @@ class _Plan:
         return [one.name for one in self._kept[0].segments if one.index in self._archived]
 
     def _leavers(self) -> list[str]:
-        """Segments after the kept ones, and snapshots that are not kept."""
+        """Segments after the kept ones, and snapshots that are not kept; of the archive's, whose
+        history goes on, those that lie behind its end now."""
         manifest = self._manifest()
         kept = {one.name for one in manifest.segments}
         kept |= {one.name for one in manifest.snapshots}
-        return [
+        leavers = [
             name
             for name in self._files.list_dir(self._directory)
             if name not in kept
             and (is_snapshot_name(name) or (segment_index(name) or 0) >= manifest.first_index)
         ]
+        for name in self._files.list_dir(self._directory / ARCHIVE):
+            index = segment_index(name)
+            is_behind = index is not None and name not in kept and index >= manifest.first_index
+            if is_behind or (is_snapshot_name(name) and snapshot_seq(name) > self.kept_seq):
+                leavers.append(f"{ARCHIVE}/{name}")
+        return leavers
 
     def actions(self) -> list[str]:
         """What `carry_out` does, for people."""

@@ -139,7 +139,8 @@ class Router:
         for tail, top, due in list(self._settling.values()):
             if due <= seq:
                 del self._settling[tail.name]
-                self._release(tail, top)
+                if not tail.is_over:  # else the next look ends it
+                    self._release(tail, top)
 
     def hold_ready(self) -> None:
         """The block of this turn could not be written yet: its messages wait for that."""
@@ -339,7 +340,7 @@ class Router:
             subscription.position = message.offset - 1
             self._is_live(subscription)
             return self._follow(subscription, [message])
-        stream = self._stream(subscription.channel)
+        stream = self.readable(subscription.channel)
         if stream is None or not self._still_there(subscription, stream):
             return 0
         released = self.released(stream)

@@ -261,7 +261,8 @@ def test_options_of_the_other_demo_are_refused():
     assert "--exit" in done.stderr
 
 
-def test_ctrl_c_leaves_no_server():
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_whoever_ends_it_leaves_no_server(number, code):
     command = [sys.executable, "-m", "rtserver", "demo", "sale", "--buyers", "200", "--seats", "20"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -272,11 +273,11 @@ def test_ctrl_c_leaves_no_server():
             return re.search(r" came [1-9]", lines[-1])
 
         eventually(came)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         rest = child.communicate(timeout=20)
     finally:
         child.kill()
-    assert child.returncode == 130, lines + list(rest)
+    assert child.returncode == code, lines + list(rest)
     assert "Traceback" not in rest[1]
     host, port = re.search(r"rt://([^:]+):(\d+)", "".join(lines)).groups()
     with pytest.raises(ConnectionRefusedError):

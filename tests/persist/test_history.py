@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from rtserver.persist.archive import ARCHIVE
+from rtserver.persist.archive import ARCHIVE, all_segments
+from rtserver.persist.blocks import segment_index
 from rtserver.persist.compaction import compact
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.history import History, SnapshotFile, read_history
+from rtserver.persist.repair import repair
 from rtserver.persist.snapshot import is_snapshot_name
 from tests.persist.disk import Disk, SimulatedFiles
 from tests.persist.states import SMALL, STORE, Recorder, Writer
@@ -95,6 +98,29 @@ def test_it_begins_with_an_archived_snapshot() -> None:
     reader = Reader(SimulatedFiles(disk))
     assert reader.state.records == writer.state.records
     assert reader.history.basis == base
+
+
+def test_a_segment_that_is_archived_between_two_looks_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever of the two directories is listed first."""
+    disk, _ = store()
+    files = SimulatedFiles(disk)
+    monkeypatch.setattr(files, "is_locked", lambda _: True)
+    (first, *_) = [name for name in files.list_dir(STORE) if segment_index(name) is not None]
+    listed: list[Path] = []
+
+    def list_dir(path: Path) -> list[str]:
+        names = SimulatedFiles.list_dir(files, path)
+        listed.append(path)
+        if len(listed) == 1:
+            files.rename(STORE / first, STORE / ARCHIVE / first)
+        return names
+
+    monkeypatch.setattr(files, "list_dir", list_dir)
+    found = all_segments(STORE, files)
+    assert found[segment_index(first) or 0] == STORE / ARCHIVE / first
+    assert list(found) == list(range(1, len(found) + 1))
 
 
 def test_beside_a_server_all_that_is_complete_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,3 +220,24 @@ def test_a_snapshot_of_another_record() -> None:
     disk.names[STORE / old].data[:] = disk.names[STORE / new].data
     with pytest.raises(LogDamaged):
         Reader(SimulatedFiles(disk))
+
+
+@pytest.mark.parametrize("cut", range(3, 27, 3))
+def test_after_a_repair_the_archive_holds_nothing_of_what_was_cut(cut: int) -> None:
+    disk, config = Disk(), replace(SMALL, archive_bytes=0)
+    files = SimulatedFiles(disk)
+    writer = Writer(files, config)
+    writer.keep_since = 1
+    rounds(writer, 8)
+    writer.write("the", "last")
+    writer.sync()
+    writer.log.close(writer.now_ms)
+    plan = repair(STORE, files, truncate_at_seq=cut)
+    assert repair(STORE, files, truncate_at_seq=cut, accept_loss=plan["loss"])["repaired"]
+    assert len(Reader(files).state.records) == plan["kept_seq"] < cut
+    writer = Writer(files, config)
+    writer.keep_since = 1
+    for number in (1, 5):
+        rounds(writer, number)
+        writer.sync()
+        assert Reader(files).state.records == writer.state.records

@@ -283,6 +283,36 @@ def test_another_list_of_the_name_is_another_life(world, lists):
     assert [frame[1] for frame in world.peer.take()] == ["unsubscribed"]
 
 
+def begins_anew(lists, *values):
+    lists.all["a"] = (8, list(values))
+
+
+def test_nothing_of_another_life_is_released_as_if_it_were_of_this(world, lists):
+    world.call("channel.subscribe", NAME)
+    world.now += 100
+    add(world, lists, "x", "y", synced=True)
+    later(world)
+    begins_anew(lists, "of", "another", "life")
+    world.sync()
+    assert [frame[1] for frame in world.peer.take()] in ([], ["unsubscribed"])
+
+
+def test_who_is_behind_reads_nothing_of_another_life(world, lists):
+    lists.all["a"][1].extend(["x", "y" * 1_000] * 500)
+    reply = world.call("channel.subscribe", NAME, ["era.7", 0])
+    assert reply["offset"] < 1_000, "there is more to come"
+    world.peer.stuck = 10**9
+    world.connection.measure()
+    later(world)
+    world.peer.take()
+    begins_anew(lists, *["another life"] * 1_000)
+    world.peer.stuck = 0
+    world.connection.measure()
+    world.open_turn()
+    world.end_turn()  # before the next look, which ends what was followed
+    assert "message" not in [frame[1] for frame in world.peer.take()]
+
+
 def test_history_reads_what_readers_may_see_while_somebody_follows(world, lists):
     lists.all["a"][1].extend("abcde")
     with pytest.raises(Refused, match="subscribe to it"):

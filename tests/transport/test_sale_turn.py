@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgpack
 import pytest
 
 from rtserver.limits import Limits
@@ -300,3 +301,26 @@ def test_sales_that_fall_due_together_share_what_a_turn_may_cost():
         assert turns < 20
     assert turns > 2
     world.assert_same()
+
+
+# --- notifications ---
+
+
+@pytest.mark.parametrize("watched", ["$sale:s", "$sale:s:user:ann", "$sale:s:ledger"])
+async def test_what_a_notification_did_is_shown_when_it_is_synced(rig, shop, watched):
+    """Nobody waits for its reply, so only the pushes do."""
+    watcher = Shop(rig)
+    await watcher.ask("channel.subscribe", watched)
+    body = msgpack.packb([2, "sale.reserve", ["s", "ann", {"a": 1}]])
+    shop.say(len(body).to_bytes(4, "big") + body)
+    await rig.settle()
+    assert rig.store.sales.get("s").book.held == 1
+    await asyncio.sleep(0.3)
+    rig.turn.open()
+    await rig.settle()
+    assert watcher.transport.frames() == []
+    rig.sync()
+    await rig.settle()
+    ((kind, method, params),) = watcher.transport.frames()
+    assert (kind, method, params["channel"]) == (2, "message", watched)
+    assert shop.heard() == {}
