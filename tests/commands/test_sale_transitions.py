@@ -119,6 +119,7 @@ late:
 
 late, closed:
   confirm                            expired            expired    -
+  close release=true                 -                  expired    expired a:2+b:1
 
 expired:
   confirm                            expired            expired    -

@@ -379,6 +379,8 @@ class Sale:
 
     def close(self, release: bool = False) -> dict[str, Any]:
         self._to("closed", "closed")
+        if release:
+            self.fire()  # what has expired is not released
         for hold in self.holds:
             if release and hold.state == "held":
                 self._end(hold, "cancelled")

@@ -270,7 +270,7 @@ def by_seed(seed: str, users: list[str]) -> list[str]:
 
 
 QueueMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("SALE_MODEL_EXAMPLES", "30")),
+    max_examples=int(os.environ.get("SALE_MODEL_EXAMPLES", "100")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -393,7 +393,7 @@ def by_turn(steps: list[Any]) -> list[Any]:
 
 
 SaleMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("SALE_MODEL_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("SALE_MODEL_EXAMPLES", "100")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
