@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from rtserver.persist.archive import ARCHIVE, all_segments
 from rtserver.persist.blocks import segment_index
 from rtserver.persist.compaction import compact
+from rtserver.persist.directory import QUARANTINE
 from rtserver.persist.errors import LogDamaged
 from rtserver.persist.history import History, SnapshotFile, read_history
 from rtserver.persist.repair import repair
@@ -220,6 +221,22 @@ def test_a_snapshot_of_another_record() -> None:
     disk.names[STORE / old].data[:] = disk.names[STORE / new].data
     with pytest.raises(LogDamaged):
         Reader(SimulatedFiles(disk))
+
+
+def test_a_snapshot_of_other_records_is_damage() -> None:
+    """One that a repair has cut off comes back."""
+    files = SimulatedFiles(Disk())
+    writer = Writer(files, replace(SMALL, archive_bytes=0))
+    writer.keep_since = 1
+    rounds(writer, 8)
+    writer.log.close(writer.now_ms)
+    (name,) = [one for one in files.list_dir(STORE / ARCHIVE) if is_snapshot_name(one)]
+    loss = repair(STORE, files, truncate_at_seq=12)["loss"]
+    assert repair(STORE, files, truncate_at_seq=12, accept_loss=loss)["repaired"]
+    assert Reader(files).state.records
+    files.rename(STORE / QUARANTINE / name, STORE / ARCHIVE / name)
+    with pytest.raises(LogDamaged, match="it is of record 12, before"):
+        Reader(files)
 
 
 @pytest.mark.parametrize("cut", range(3, 27, 3))
