@@ -126,8 +126,13 @@ def make_a_seat_from_nothing(sold):
 
 def drop_step(name):
     def drop(sold):
+        """The first that is the only one of its kind for its hold: of a basket that was replaced
+        the other would be left."""
+        of_kind = [step for step in sold.books.steps if step.step == name]
+        times = Counter(step.hold or step.user for step in of_kind)
+        dropped = next(step for step in of_kind if times[step.hold or step.user] == 1)
         for steps in (sold.books.steps, sold.books.pushed):
-            steps.remove(next(step for step in steps if step.step == name))
+            steps.remove(dropped)
 
     return drop
 
